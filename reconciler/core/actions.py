@@ -1,0 +1,195 @@
+"""What the plan can ask for. Each action is one call of ``apply.py`` and says why it is needed.
+
+Actions of one app run one after another, those of different apps side by side. When one fails the app's later ones
+are dropped: the next plan starts from what is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.core.model import ContainerSpec, DesiredApp, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    app: str
+    """The app; empty for the host itself."""
+    reason: str
+    """Why, for people: ``image changed``, ``drift: container shop.1.3fa9c2d1 is gone``."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureNetwork(_Action):
+    """Make our network."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartNames(_Action):
+    """Start the names service, detached, so that it outlives the agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullImage(_Action):
+    """Fetch an image from its registry."""
+
+    reference: str
+    desired: DesiredApp | None = None
+    """Set where the app has registry credentials of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFiles(_Action):
+    """Write the files of the repository that the app mounts."""
+
+    desired: DesiredApp
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSecrets(_Action):
+    """Write the app's secret files to tmpfs."""
+
+    desired: DesiredApp
+
+
+@dataclass(frozen=True, slots=True)
+class StartReplica(_Action):
+    """Create and start one container."""
+
+    desired: DesiredApp
+    slot: int
+    address: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask(_Action):
+    """Create and start the ``before_deploy`` container."""
+
+    desired: DesiredApp
+    address: str
+    name: str
+    spec: ContainerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StartContainer(_Action):
+    """Start a container that exists but does not run."""
+
+    container: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unpause(_Action):
+    """Let a paused container go on."""
+
+    container: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect(_Action):
+    """Connect a container to our network again."""
+
+    container: str
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateLimits(_Action):
+    """Set the limits back to what the manifest says."""
+
+    container: str
+    name: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class StopContainer(_Action):
+    """Send the stop signal and wait for the end."""
+
+    container: str
+    name: str
+    grace: float
+    """Seconds before SIGKILL."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveContainer(_Action):
+    """Remove a container that we own. Never its volumes."""
+
+    container: str
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetName(_Action):
+    """Let the app's name answer these addresses; none removes the name."""
+
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSite(_Action):
+    """Make nginx load a generation: write, test, switch, reload, confirm; put back when it does not load."""
+
+    generation: str
+    files: tuple[tuple[str, str], ...]
+    """(file name, content), in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine(_Action):
+    """Record that a fingerprint failed, with the last log lines of the container that shows it."""
+
+    fingerprint: str
+    revision: str
+    cause: str
+    """CamelCase: ``CrashLoop``, ``Unhealthy``, ``DeadlineExceeded``, ``BeforeDeployFailed``."""
+    message: str
+    container: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordApplied(_Action):
+    """Record that an app is healthy at a revision."""
+
+    desired: DesiredApp
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPruned(_Action):
+    """Record that nothing of an app is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLeftovers(_Action):
+    """Remove files and secrets directories that no container and no desired app uses."""
+
+    keep: frozenset[str]
+
+
+Action = (
+    EnsureNetwork
+    | StartNames
+    | PullImage
+    | WriteFiles
+    | WriteSecrets
+    | StartReplica
+    | RunTask
+    | StartContainer
+    | Unpause
+    | Reconnect
+    | UpdateLimits
+    | StopContainer
+    | RemoveContainer
+    | SetName
+    | LoadSite
+    | Quarantine
+    | RecordApplied
+    | RecordPruned
+    | RemoveLeftovers
+)

@@ -1,0 +1,555 @@
+"""The values that travel through the walk. All are frozen; durations are seconds, sizes are bytes.
+
+Words: see the package's door, ``reconciler/__init__.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+# --- config repository ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A revision of the config repository, with what people want to know about it."""
+
+    sha: str
+    author: str
+    subject: str
+    committed_at: float
+    """Unix time, as the committer's clock had it."""
+
+    @property
+    def short(self) -> str:
+        """The eight digits that people see."""
+        return self.sha[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a tree."""
+
+    blob: str
+    """Git's object id: equal ids mean equal bytes."""
+    size: int
+
+
+class Tree(Protocol):
+    """The files of one revision, below the configured directory; paths are relative to it and use ``/``."""
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """Every regular file."""
+
+    def read(self, path: str) -> bytes:
+        """The bytes of one file; KeyError when there is none."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """Something wrong with what a person wrote, and where. Never contains a secret."""
+
+    path: str
+    line: int
+    """From 1; 0 when the whole file is meant."""
+    column: int
+    message: str
+    """What is wrong, what is allowed, did you mean."""
+    app: str | None = None
+    """The app that stays as it is because of this; None when no single app is meant."""
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        place = f"{self.path}:{self.line}:{self.column}" if self.line else self.path
+        return f"{place}: {self.message}"
+
+
+class Secret:
+    """Bytes that must not be printed, compared in a log or sent anywhere but into the container."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def reveal(self) -> bytes:
+        """The plaintext. Every caller of this is a place to review."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+# --- manifests ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How an app shows that it can take traffic."""
+
+    kind: Literal["http", "tcp", "command", "engine"]
+    """``http`` and ``tcp`` are probed by the agent at the container's address; ``command`` becomes the container's
+    HEALTHCHECK; ``engine`` takes the image's HEALTHCHECK, and "it runs" where the image has none."""
+    path: str = "/"
+    port: int = 0
+    command: tuple[str, ...] = ()
+    interval: float = 5.0
+    timeout: float = 2.0
+    retries: int = 3
+    """So many failures in a row make a healthy replica unhealthy."""
+    start_period: float = 0.0
+    """Failures in so many seconds after the start do not count."""
+    min_healthy_time: float = 1.0
+    """A replica takes traffic once it has been healthy for so long."""
+    deadline: float = 120.0
+    """A version that is not healthy so long after its start has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ingress:
+    """One host and path that nginx sends to the app."""
+
+    host: str
+    path: str
+    port: int
+    tls: Literal["off", "auto"] = "off"
+    """``auto``: HTTPS with the certificate that the host has for this name, and HTTP redirected to it."""
+    max_body: int = 1024 * 1024
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A named volume, or a directory of the host when ``source`` begins with ``/``."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """A port of the host that leads to the container."""
+
+    host: int
+    container: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    address: str = "0.0.0.0"  # noqa: S104  (Compose's default; host policy may narrow it)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the config repository, mounted read-only."""
+
+    source: str
+    """Path in the tree, already resolved against the manifest's folder."""
+    target: str
+    mode: int = 0o444
+
+
+@dataclass(frozen=True, slots=True)
+class SecretsFile:
+    """The app's SOPS file: the keys named in ``environment`` become variables, the rest files in /run/secrets."""
+
+    file: str
+    environment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryCredentials:
+    """Where the user and password of a private registry stand in a SOPS file."""
+
+    file: str
+    username: str = "username"
+    password: str = "password"  # noqa: S105  (the key's name, not its value)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits of one replica."""
+
+    cpus: float | None = None
+    memory: int = 512 * 1024 * 1024
+    pids: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A command that runs to its end in a container of its own."""
+
+    command: tuple[str, ...]
+    timeout: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How one version follows another."""
+
+    strategy: Literal["blue_green", "recreate"] | None = None
+    """None: chosen by what the app needs."""
+    drain: float = 30.0
+    """Connections to a retiring replica are waited for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A checked manifest with all defaults filled in."""
+
+    name: str
+    manifest: str
+    """Path of the manifest in the tree."""
+    image: str
+    replicas: int = 1
+    hosts: tuple[str, ...] = ()
+    command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    user: str | None = None
+    working_dir: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: SecretsFile | None = None
+    files: tuple[File, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    ports: tuple[PublishedPort, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    health: Health = Health("engine")
+    resources: Resources = Resources()
+    cap_add: tuple[str, ...] = ()
+    read_only: bool = False
+    ingress: tuple[Ingress, ...] = ()
+    rollout: Rollout = Rollout()
+    depends_on: tuple[str, ...] = ()
+    before_deploy: Task | None = None
+    stop_grace_period: float = 10.0
+    stop_signal: str | None = None
+    pull_policy: Literal["missing", "always", "never"] = "missing"
+    registry_credentials: RegistryCredentials | None = None
+
+    @property
+    def folder(self) -> str:
+        """The manifest's folder in the tree; empty at the root."""
+        return self.manifest.rpartition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetHost:
+    """A VM of the fleet."""
+
+    name: str
+    address: str | None = None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenManifest:
+    """A manifest that cannot be used, and the app that must therefore stay as it is."""
+
+    path: str
+    app: str | None
+    """The claimed name where it could be read, else None: nobody knows which app this was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What the manifests of one revision say, for all hosts."""
+
+    apps: Mapping[str, App]
+    """Usable apps by name."""
+    problems: tuple[Problem, ...] = ()
+    broken: tuple[BrokenManifest, ...] = ()
+    fleet: Mapping[str, FleetHost] | None = None
+    """None when the repository has no fleet.yaml."""
+    fleet_broken: bool = False
+    """fleet.yaml exists but cannot be used: no app's defaults are known, so nothing may change."""
+
+
+# --- desired --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mount of a container."""
+
+    kind: Literal["volume", "bind"]
+    source: str
+    """A volume's name, or an absolute path of the host."""
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCommand:
+    """A HEALTHCHECK that the engine runs."""
+
+    command: tuple[str, ...]
+    interval: float
+    timeout: float
+    retries: int
+    start_period: float
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """Everything that makes a container what it is, but for its name, address and owner labels."""
+
+    image: str
+    """The image id (``sha256:...``), never a tag."""
+    command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    user: str | None = None
+    working_dir: str | None = None
+    environment: Mapping[str, str | Secret] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    ports: tuple[PublishedPort, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cpus: float | None = None
+    memory: int = 512 * 1024 * 1024
+    pids: int = 512
+    cap_add: tuple[str, ...] = ()
+    read_only: bool = False
+    health: HealthCommand | None = None
+    stop_signal: str | None = None
+    stop_grace_period: float = 10.0
+    restart: bool = True
+    """The engine restarts it when it ends; False for a Task."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """A file to be mounted, with its bytes."""
+
+    target: str
+    content: bytes
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredApp:
+    """One app as this host should have it."""
+
+    app: App
+    revision: str
+    fingerprint: str
+    """16 hexadecimal digits."""
+    fields: Mapping[str, str]
+    """Field name -> short keyed hash; two of these name what changed."""
+    spec: ContainerSpec
+    files: tuple[FileContent, ...] = ()
+    files_directory: str = ""
+    """Where ``files`` are written, named after their content; empty when there are none."""
+    secret_files: Mapping[str, Secret] = field(default_factory=dict)
+    secrets_directory: str = ""
+    """Where ``secret_files`` are written, on tmpfs, named after their content; empty when there are none."""
+
+    @property
+    def name(self) -> str:
+        """The app's name."""
+        return self.app.name
+
+
+# --- observed -------------------------------------------------------------------------------------------------------
+
+Role = Literal["replica", "task"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a container's labels say it is; true only where the signature was made with this host's key."""
+
+    app: str
+    fingerprint: str
+    slot: int
+    """1 to ``replicas``; 0 for a task."""
+    role: Role
+    manifest: str
+    revision: str
+    image: str
+    """The image reference of the manifest."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    files_directory: str = ""
+    secrets_directory: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Settings of a container that ``docker update`` can change."""
+
+    cpus: float | None
+    memory: int
+    pids: int
+    restart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container as the engine describes it."""
+
+    id: str
+    name: str
+    state: Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
+    image: str
+    """Image id."""
+    created_at: float
+    claim: Claim | None
+    """None when it carries none of our labels."""
+    owned: bool
+    """The claim is signed with this host's key for this very name, app and fingerprint."""
+    address: str | None
+    """In our network; None when it is not connected to it."""
+    started_at: float = 0.0
+    """Of the current run; 0 when it never ran."""
+    engine_health: Literal["none", "starting", "healthy", "unhealthy"] = "none"
+    exit_code: int | None = None
+    oom_killed: bool = False
+    restarts: int = 0
+    error: str = ""
+    """Why the engine could not start it."""
+    pid: int = 0
+    limits: Limits | None = None
+    host_ports: tuple[tuple[str, int], ...] = ()
+    """Published (protocol, port) pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """What the Docker Engine has, in two list calls (plus an inspect of containers that changed)."""
+
+    containers: tuple[Container, ...]
+    """All of the host, foreign ones too: they may hold a name, an address or a port."""
+    images: Mapping[str, str]
+    """Reference (``name:tag`` and ``name@digest``) -> image id."""
+    network: bool
+    """Our network exists and has our subnet."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Image id -> ``name@sha256:...`` as the registry calls it, where it was pulled."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameState:
+    """One name as the names service has it."""
+
+    written: tuple[str, ...]
+    """Addresses in the file, sorted."""
+    written_at: float
+    """Unix time of the last change."""
+    answered: tuple[str, ...] | None
+    """What dnsmasq answered, sorted; None when it does not answer at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamesState:
+    """The names service."""
+
+    up_since: float | None
+    """Unix time; None when it does not answer."""
+    names: Mapping[str, NameState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteState:
+    """What nginx has loaded."""
+
+    loaded: str | None
+    """Generation id that nginx answers with; None when nginx does not answer."""
+    written: str | None
+    """Generation that ``current`` points to on disk."""
+    resolve: bool
+    """nginx has ``server ... resolve`` in upstreams (1.27.3 and later)."""
+    certificates: frozenset[str] = frozenset()
+    """Host names for which a certificate and key exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What the agent's own probe says about one replica."""
+
+    healthy: bool | None
+    """None: not known yet."""
+    since: float
+    """Unix time of the last change of ``healthy``."""
+    message: str = ""
+    """Why it is not healthy: ``GET /healthz: 500``, ``connection refused``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The host as it is, read in one pass."""
+
+    engine: EngineState
+    names: NamesState
+    site: SiteState | None
+    """None when the settings name no nginx."""
+    probes: Mapping[str, ProbeResult] = field(default_factory=dict)
+    """By container id."""
+    connections: Mapping[str, int] = field(default_factory=dict)
+    """Container id -> established connections to its listening ports, for retiring replicas."""
+    present: frozenset[str] = frozenset()
+    """Files and secrets directories (as in DesiredApp) that are on disk and complete."""
+
+
+# --- memory of the store and of the agent ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The last version of an app that was healthy."""
+
+    revision: str
+    fingerprint: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A fingerprint that failed to become healthy."""
+
+    fingerprint: str
+    reason: str
+    message: str
+    revision: str
+    at: float
+    logs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """An app that a person asked us to leave alone."""
+
+    since: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Why the next attempt at an app waits."""
+
+    not_before: float
+    attempts: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What nobody but the store (and, for retries, the running agent) knows."""
+
+    applied: Mapping[str, Applied] = field(default_factory=dict)
+    quarantined: Mapping[str, Quarantined] = field(default_factory=dict)
+    suspended: Mapping[str, Suspended] = field(default_factory=dict)
+    accepted: frozenset[str] = frozenset()
+    """Revisions whose mass removal a person accepted."""
+    retries: Mapping[str, Retry] = field(default_factory=dict)
+    busy: Mapping[str, str] = field(default_factory=dict)
+    """App -> what is being done to it right now; ``""`` stands for the host itself."""

@@ -1,0 +1,97 @@
+"""The one way to run an external command.
+
+Every call has a timeout, a session of its own and an explicit environment; nothing passes through a shell.
+Commands that need standard error kept out of messages (sops prints plaintext there) say so with ``quiet``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reconciler.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+_STDERR_KEPT = 2_000  # characters of standard error that an operator can still read
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a command that ran to its end left behind."""
+
+    argv: tuple[str, ...]
+    code: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def tail(self) -> str:
+        """The end of standard error, fit for a message."""
+        return self.stderr.strip()[-_STDERR_KEPT:]
+
+
+def run(  # noqa: PLR0913  (each is a property of one process, and most calls name two)
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    directory: str = "/",
+    quiet: bool = False,
+) -> Completed:
+    """Run a command to its end.
+
+    Args:
+        argv: The command and its arguments.
+        timeout: Seconds after which the whole process group is killed.
+        environment: The complete environment; ``None`` inherits ours.
+        stdin: Bytes for standard input.
+        directory: The working directory.
+        quiet: Drop standard error unread, because it may hold secrets.
+
+    Raises:
+        Unavailable: The command is not installed (reason ``CommandMissing``) or took longer than ``timeout``
+            (reason ``Timeout``). A non-zero exit code is not an error here; the caller knows its meaning.
+    """
+    log.debug("run %s", " ".join(argv))
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else subprocess.PIPE,
+            env=None if environment is None else dict(environment),
+            cwd=directory,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise Unavailable(
+            f"the command {argv[0]!r} is not installed",
+            reason="CommandMissing",
+            remedy=f"Install {argv[0]} or name its path in the agent's settings",
+        ) from error
+    except PermissionError as error:
+        raise Unavailable(f"the command {argv[0]!r} may not be executed", reason="CommandMissing") from error
+    with process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            _kill(process)
+            raise Unavailable(f"{argv[0]} did not finish within {timeout:g} s", reason="Timeout") from error
+        except BaseException:
+            _kill(process)
+            raise
+    return Completed(tuple(argv), process.returncode, stdout, (stderr or b"").decode(errors="replace"))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        process.kill()
+    process.wait()

@@ -1,0 +1,224 @@
+"""What the walk needs of the world. ``world/`` implements these, tests implement them in memory.
+
+Every method may raise ``errors.Unavailable`` (try again later); others are named where they apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from reconciler.core.model import (
+    Claim,
+    Commit,
+    ContainerSpec,
+    EngineState,
+    FileContent,
+    Health,
+    Limits,
+    Memory,
+    NamesState,
+    ProbeResult,
+    Quarantined,
+    Secret,
+    SiteState,
+    Tree,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One thing that happened to an app, or to the host (``app`` is empty)."""
+
+    at: float
+    app: str
+    event: str
+    """``deployed``, ``rolled back``, ``failed``, ``repaired``, ``pruned``, ``refused``, ``suspended`` ..."""
+    revision: str = ""
+    fingerprint: str = ""
+    image: str = ""
+    author: str = ""
+    subject: str = ""
+    reason: str = ""
+    """What changed, or why it failed."""
+    duration: float | None = None
+    """Seconds from seen to done."""
+
+
+class Source(Protocol):
+    """The config repository."""
+
+    def fetch(self) -> Commit:
+        """Ask the remote for the branch's tip; fetch only when it moved; check that it descends from the last trusted.
+
+        Raises:
+            Refused: reason ``HistoryRewritten``; the mirror keeps the new commits, ``accept`` takes them.
+        """
+
+    def trusted(self) -> Commit | None:
+        """The last tip that ``fetch`` returned, from the local mirror alone; None before the first."""
+
+    def accept(self, revision: str) -> Commit:
+        """Trust a revision that a person looked at. ``revision`` may be abbreviated."""
+
+    def commit(self, revision: str) -> Commit:
+        """A commit of the mirror; raises InvalidInput for an unknown one."""
+
+    def tree(self, revision: str) -> Tree:
+        """The files of a revision below the configured directory."""
+
+
+class Vault(Protocol):
+    """SOPS."""
+
+    def reveal(self, path: str, blob: str, content: bytes) -> Mapping[str, Secret]:
+        """Decrypt one file; cached by ``blob``.
+
+        Raises:
+            InvalidInput: the file itself is wrong (tampered, not encrypted, nested); a commit mends it.
+            Unavailable: no key fits, sops is missing, time ran out.
+        """
+
+
+class Engine(Protocol):
+    """The Docker Engine."""
+
+    def observe(self) -> EngineState:
+        """All containers and images, in two list calls."""
+
+    def ensure_network(self) -> None:
+        """Make our network. Refused (``NetworkConflict``) where one of that name has another subnet or owner."""
+
+    def pull(self, reference: str, credentials: tuple[str, Secret] | None) -> str:
+        """Pull an image and return its id. Failed (``ImageNotFound``, ``RegistryDenied``) when it cannot be had."""
+
+    def remote_digest(self, reference: str, credentials: tuple[str, Secret] | None) -> str:
+        """The digest that the registry has for a tag now, without pulling."""
+
+    def resolve_user(self, image: str, user: str | None) -> tuple[int, int]:
+        """Numeric user and group that a container of this image runs as."""
+
+    def create(self, name: str, address: str, claim: Claim, spec: ContainerSpec) -> str:
+        """Create a container, its named volumes too, and return its id.
+
+        Raises:
+            Refused: ``NameTaken`` where a foreign container holds the name, ``AddressTaken``.
+            Failed: the engine rejects the settings.
+        """
+
+    def start(self, container: str) -> None:
+        """Start. Refused (``PortTaken``) when a published port is held by someone else."""
+
+    def stop(self, container: str, grace: float) -> None:
+        """Send the stop signal, wait ``grace`` seconds, kill. No error when it is stopped or gone."""
+
+    def remove(self, container: str) -> None:
+        """Remove, keeping volumes. No error when it is gone. Refused when it does not carry our signature."""
+
+    def unpause(self, container: str) -> None:
+        """Let a paused container go on."""
+
+    def connect(self, container: str, address: str) -> None:
+        """Connect to our network at this address."""
+
+    def update(self, container: str, limits: Limits) -> None:
+        """Set limits on a running container."""
+
+    def logs(self, container: str, lines: int) -> str:
+        """The last lines of output and errors, at most 64 KiB."""
+
+    def connections(self, container: str) -> int:
+        """Established TCP connections to ports on which the container listens; 0 when it does not run."""
+
+
+class Names(Protocol):
+    """The names service."""
+
+    def observe(self, names: Collection[str]) -> NamesState:
+        """What is written and what is answered for these names, and for every other name that has a file."""
+
+    def set(self, name: str, addresses: Sequence[str]) -> None:
+        """Replace one name's file atomically; no addresses remove it."""
+
+    def start(self) -> None:
+        """Start the service, detached, where the settings ask for it."""
+
+
+class Site(Protocol):
+    """The host's nginx."""
+
+    def observe(self) -> SiteState:
+        """What is loaded."""
+
+    def load(self, generation: str, files: Sequence[tuple[str, str]]) -> None:
+        """Write, test, switch, reload and confirm.
+
+        Raises:
+            Failed: reason ``NginxRejected`` (the test failed) or ``NginxDidNotLoad`` (it went on with the old
+                generation, e.g. because a port is taken); the old generation is in place again.
+        """
+
+
+class Prober(Protocol):
+    """Probes of replicas, off the loop."""
+
+    def watch(self, targets: Mapping[str, tuple[str, Health]]) -> None:
+        """Probe exactly these from now on: container id -> (address, how)."""
+
+    def results(self) -> Mapping[str, ProbeResult]:
+        """The newest results by container id."""
+
+
+class Files(Protocol):
+    """Files on the host that containers mount."""
+
+    def present(self) -> frozenset[str]:
+        """Directories that are on disk and complete."""
+
+    def write(self, directory: str, files: Sequence[FileContent]) -> None:
+        """Write a directory completely, then let it appear under its name."""
+
+    def write_secrets(self, directory: str, secrets: Mapping[str, Secret], owner: tuple[int, int]) -> None:
+        """Likewise on tmpfs, mode 0400, for this user and group. Unavailable (``NotTmpfs``) elsewhere."""
+
+    def remove_except(self, keep: frozenset[str]) -> None:
+        """Remove all others."""
+
+
+class Store(Protocol):
+    """History and decisions that nobody else knows. Every write is one transaction."""
+
+    def memory(self) -> Memory:
+        """Applied revisions, quarantine, suspended apps, accepted revisions."""
+
+    def record_applied(self, app: str, revision: str, fingerprint: str, at: float) -> None:
+        """An app is healthy at a revision."""
+
+    def quarantine(self, app: str, entry: Quarantined) -> None:
+        """A fingerprint failed."""
+
+    def forget(self, app: str) -> None:
+        """An app is gone: applied and quarantine go, history stays."""
+
+    def add(self, entry: HistoryEntry) -> None:
+        """Append to the history."""
+
+    def history(self, app: str | None, limit: int) -> Sequence[HistoryEntry]:
+        """Newest first."""
+
+    def suspend(self, app: str, why: str, at: float) -> None:
+        """Leave an app alone until ``resume``."""
+
+    def resume(self, app: str) -> None:
+        """Take an app up again."""
+
+    def retry(self, app: str) -> None:
+        """Lift a quarantine."""
+
+    def accept(self, revision: str) -> None:
+        """A person accepts what a revision removes."""
+
+
+Clock = Callable[[], float]
+"""Unix time in seconds."""

@@ -1,0 +1,159 @@
+"""A private Docker Engine with its own data root and socket, and images made from nothing but busybox."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import docker
+
+from harness.waiting import eventually
+
+
+class PrivateEngine:
+    """``dockerd`` in the test process's network namespace."""
+
+    def __init__(self) -> None:
+        # Not pytest's tmp_path: a unix socket's path is limited to 107 bytes, and overlay2 wants a real file system.
+        self.root = Path(tempfile.mkdtemp(prefix="rec-engine-"))
+        self.socket = self.root / "docker.sock"
+        self._namespace = f"reconciler-test-{uuid.uuid4().hex[:8]}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    def client(self, timeout: float = 60) -> docker.DockerClient:
+        return docker.DockerClient(base_url=self.url, timeout=int(timeout))
+
+    def start(self) -> None:
+        log = (self.root / "log").open("ab")
+        self._process = subprocess.Popen(
+            [
+                "dockerd",
+                f"--data-root={self.root / 'data'}",
+                f"--exec-root={self.root / 'exec'}",
+                f"--host={self.url}",
+                f"--pidfile={self.root / 'pid'}",
+                # A containerd of the host, where there is one, is shared; the names in it are not.
+                f"--containerd-namespace={self._namespace}",
+                f"--containerd-plugins-namespace={self._namespace}-plugins",
+                "--insecure-registry=127.0.0.0/8",
+            ],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        log.close()
+        eventually(self._answers, within=60, what=f"dockerd answers; its log is {self.root / 'log'}")
+
+    def _answers(self) -> bool:
+        # Not the SDK: its connection leaks the socket when nobody listens yet.
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(5)
+            probe.connect(str(self.socket))
+            probe.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b"200 OK" in probe.recv(4096)
+
+    def stop(self) -> None:
+        """Stop the daemon; containers go with it."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(10)
+        self._process = None
+
+    def destroy(self) -> None:
+        """Stop, and remove every trace."""
+        if self._process is not None:
+            client = self.client()
+            for container in client.api.containers(all=True, quiet=True):
+                client.api.remove_container(container["Id"], force=True)
+            client.close()
+        self.stop()
+        for _ in range(50):  # a mount may be busy for a moment after the daemon has gone
+            subprocess.run(
+                ["sh", "-c", f"grep -o ' {self.root}[^ ]*' /proc/self/mounts | xargs -r umount -l"], check=False
+            )
+            shutil.rmtree(self.root, ignore_errors=True)
+            if not self.root.exists():
+                return
+            time.sleep(0.1)
+
+    def import_image(self, tag: str, *, changes: tuple[str, ...] = (), files: dict[str, bytes] | None = None) -> str:
+        """Make an image of busybox and ``files``; ``changes`` are Dockerfile lines such as ``CMD [...]``."""
+        client = self.client()
+        try:
+            archive = _busybox_root(files or {})
+            client.api.import_image_from_data(
+                archive, repository=tag.rpartition(":")[0], tag=tag.rpartition(":")[2], changes=list(changes)
+            )
+            return str(client.api.inspect_image(tag)["Id"])
+        finally:
+            client.close()
+
+
+_APPLETS = (
+    "sh",
+    "ls",
+    "cat",
+    "sleep",
+    "echo",
+    "httpd",
+    "nc",
+    "env",
+    "id",
+    "true",
+    "false",
+    "trap",
+    "kill",
+    "nslookup",
+    "wget",
+    "mkdir",
+    "test",
+    "touch",
+    "date",
+    "seq",
+    "grep",
+    "stat",
+    "printf",
+)
+
+
+def _busybox_root(files: dict[str, bytes]) -> bytes:
+    """A root file system as a tar archive: static busybox, its applets, /etc/passwd, /tmp, and the given files."""
+    content = {
+        "etc/passwd": b"root:x:0:0:root:/:/bin/sh\napp:x:1000:1000:app:/:/bin/sh\n",
+        "etc/group": b"root:x:0:\napp:x:1000:\n",
+        **{name.lstrip("/"): value for name, value in files.items()},
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for directory in ("bin", "etc", "tmp", "www", "www/cgi-bin", "run", "data"):
+            info = tarfile.TarInfo(directory)
+            info.type, info.mode = tarfile.DIRTYPE, 0o1777 if directory in {"tmp", "www", "data"} else 0o755
+            archive.addfile(info)
+        archive.add("/bin/busybox", "bin/busybox")
+        for applet in _APPLETS:
+            info = tarfile.TarInfo(f"bin/{applet}")
+            info.type, info.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(info)
+        for name, value in content.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(value), 0o755 if value.startswith(b"#!") else 0o644
+            archive.addfile(info, io.BytesIO(value))
+    return buffer.getvalue()
