@@ -13,6 +13,7 @@ from reconciler.core.model import (
     Claim,
     Commit,
     ContainerSpec,
+    Credentials,
     EngineState,
     FileContent,
     Health,
@@ -25,6 +26,7 @@ from reconciler.core.model import (
     SiteState,
     Tree,
 )
+from reconciler.core.status import HostStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +92,10 @@ class Engine(Protocol):
     def ensure_network(self) -> None:
         """Make our network. Refused (``NetworkConflict``) where one of that name has another subnet or owner."""
 
-    def pull(self, reference: str, credentials: tuple[str, Secret] | None) -> str:
+    def pull(self, reference: str, credentials: Credentials | None) -> str:
         """Pull an image and return its id. Failed (``ImageNotFound``, ``RegistryDenied``) when it cannot be had."""
 
-    def remote_digest(self, reference: str, credentials: tuple[str, Secret] | None) -> str:
+    def remote_digest(self, reference: str, credentials: Credentials | None) -> str:
         """The digest that the registry has for a tag now, without pulling."""
 
     def resolve_user(self, image: str, user: str | None) -> tuple[int, int]:
@@ -218,6 +220,46 @@ class Store(Protocol):
 
     def accept(self, revision: str) -> None:
         """A person accepts what a revision removes."""
+
+
+class Meter(Protocol):
+    """Prometheus metrics; seconds throughout."""
+
+    def record_cycle(self, result: str, phases: Mapping[str, float]) -> None:
+        """A cycle has ended; how long each phase took."""
+
+    def record_fetch(self, result: str) -> None:
+        """The remote was asked."""
+
+    def update(self, status: HostStatus) -> None:
+        """Where every app stands now."""
+
+    def set_containers(self, pids: Mapping[str, Sequence[int]]) -> None:
+        """Main processes of each app's running replicas, for CPU and memory."""
+
+    def deployment(self, app: str, result: str) -> None:
+        """A version became healthy, or failed."""
+
+    def drift_repair(self, app: str) -> None:
+        """Something was put back that no commit had changed."""
+
+    def rollback(self, app: str) -> None:
+        """An earlier version was applied again."""
+
+    def lead_time(self, app: str, seconds: float) -> None:
+        """From commit to healthy."""
+
+    def convergence(self, app: str, seconds: float) -> None:
+        """From seen to healthy."""
+
+    def recovery(self, app: str, seconds: float) -> None:
+        """From failed or degraded to healthy."""
+
+    def nginx_reload(self, result: str) -> None:
+        """nginx was asked to load a generation."""
+
+    def decrypt_failure(self, reason: str) -> None:
+        """A SOPS file could not be decrypted."""
 
 
 Clock = Callable[[], float]

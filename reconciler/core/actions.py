@@ -6,9 +6,9 @@ are dropped: the next plan starts from what is there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from reconciler.core.model import ContainerSpec, DesiredApp, Limits
+from reconciler.core.model import ContainerSpec, Credentials, DesiredApp, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,9 @@ class _Action:
     app: str
     """The app; empty for the host itself."""
     reason: str
-    """Why, for people: ``image changed``, ``drift: container shop.1.3fa9c2d1 is gone``."""
+    """Why, for people: ``image changed``, ``container shop.1.3fa9c2d1 is gone``."""
+    drift: bool = field(default=False, kw_only=True)
+    """No commit asked for this: the host moved away from what was applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,8 @@ class PullImage(_Action):
     """Fetch an image from its registry."""
 
     reference: str
-    desired: DesiredApp | None = None
-    """Set where the app has registry credentials of its own."""
+    credentials: Credentials | None
+    revision: str
 
 
 @dataclass(frozen=True, slots=True)

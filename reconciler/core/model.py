@@ -91,6 +91,10 @@ class Secret:
         return hash(self._value)
 
 
+Credentials = tuple[str, Secret]
+"""User and password of a private registry."""
+
+
 # --- manifests ------------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +363,29 @@ class DesiredApp:
         return self.app.name
 
 
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Why the tip of the repository is not followed for an app."""
+
+    reason: str
+    """CamelCase: ``InvalidManifest``, ``Quarantined``, ``DecryptNoKey``, ``PolicyViolation`` ..."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one app should become: the tip's version, or the last applied one where the tip cannot be followed."""
+
+    name: str
+    desired: DesiredApp | None
+    """None: neither version is known; the app is left exactly as it is."""
+    blocked: Blocked | None = None
+    """Set when ``desired`` is not what the tip says."""
+    pull: bool = False
+    """The image must be pulled first; until then the fingerprint is provisional."""
+    credentials: Credentials | None = None
+
+
 # --- observed -------------------------------------------------------------------------------------------------------
 
 Role = Literal["replica", "task"]
@@ -551,5 +578,7 @@ class Memory:
     accepted: frozenset[str] = frozenset()
     """Revisions whose mass removal a person accepted."""
     retries: Mapping[str, Retry] = field(default_factory=dict)
+    pulled: frozenset[tuple[str, str]] = frozenset()
+    """(image reference, revision) pairs that this agent has pulled, for ``pull_policy: always``."""
     busy: Mapping[str, str] = field(default_factory=dict)
     """App -> what is being done to it right now; ``""`` stands for the host itself."""
