@@ -141,7 +141,10 @@ class Names(Protocol):
         """What is written and what is answered for these names, and for every other name that has a file."""
 
     def set(self, name: str, addresses: Sequence[str]) -> None:
-        """Replace one name's file atomically; no addresses remove it."""
+        """Replace one name's file atomically; with no addresses the file is empty, so that its time is known."""
+
+    def forget(self, name: str) -> None:
+        """Remove the file of a name that no app has any more."""
 
     def start(self) -> None:
         """Start the service, detached, where the settings ask for it."""
@@ -256,7 +259,7 @@ class Meter(Protocol):
         """From failed or degraded to healthy."""
 
     def nginx_reload(self, result: str) -> None:
-        """nginx was asked to load a generation."""
+        """A generation was handed to nginx."""
 
     def decrypt_failure(self, reason: str) -> None:
         """A SOPS file could not be decrypted."""

@@ -195,3 +195,13 @@ Action = (
     | RecordPruned
     | RemoveLeftovers
 )
+
+
+def pull_lane(app: str) -> str:
+    """A pull may take minutes; it must not keep the app's other actions waiting."""
+    return f"pull:{app}"
+
+
+def lane(action: Action) -> str:
+    """Actions of one lane run one after another, in order; lanes run side by side."""
+    return pull_lane(action.app) if isinstance(action, PullImage) else action.app

@@ -373,17 +373,28 @@ class Blocked:
 
 
 @dataclass(frozen=True, slots=True)
+class Pull:
+    """An image that must be fetched before the tip's version can start."""
+
+    reference: str
+    revision: str
+    credentials: Credentials | None
+    forbidden: bool = False
+    """``pull_policy: never``: a person must bring the image."""
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
-    """What one app should become: the tip's version, or the last applied one where the tip cannot be followed."""
+    """What one app should become: the tip's version, or the last applied one while the tip's cannot be followed."""
 
     name: str
     desired: DesiredApp | None
     """None: neither version is known; the app is left exactly as it is."""
     blocked: Blocked | None = None
     """Set when ``desired`` is not what the tip says."""
-    pull: bool = False
-    """The image must be pulled first; until then the fingerprint is provisional."""
-    credentials: Credentials | None = None
+    pull: Pull | None = None
+    """Set when the tip's image is not here. Without ``blocked``, ``desired`` is then provisional: its fingerprint is
+    not known before the image is."""
 
 
 # --- observed -------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ class AppStatus:
     sync: Sync
     health: HealthWord
     reason: str
-    """CamelCase: ``Applied``, ``RollingOut``, ``InvalidManifest``, ``Quarantined``, ``ImageNotFound``, ``Suspended``..."""
+    """CamelCase: ``Applied``, ``RollingOut``, ``InvalidManifest``, ``Quarantined``, ``ImageNotFound`` ..."""
     message: str
     """One or two sentences for people: what, why, what still runs, what to do."""
     revisions: Revisions = Revisions()

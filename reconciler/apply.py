@@ -1,0 +1,264 @@
+"""Carries out actions: one action, one call. The only writer.
+
+Actions of one lane run one after another; lanes run side by side, so that a slow app never holds up another. What is
+under way lives only here, in memory; whoever dies in the middle leaves nothing that the next observation cannot see.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from reconciler.chronicle import Chronicle
+from reconciler.core import actions as act
+from reconciler.core.model import Claim, DesiredApp
+from reconciler.errors import ReconcilerError, Unavailable
+from reconciler.protocols import Engine, Files, Meter, Names, Site
+
+log = logging.getLogger(__name__)
+
+LOG_LINES = 50
+"""So much of a failed container's output is kept for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What actions are done to."""
+
+    engine: Engine
+    names: Names
+    site: Site | None
+    files: Files
+    chronicle: Chronicle
+    meter: Meter
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an action ended."""
+
+    action: act.Action
+    error: ReconcilerError | None
+    seconds: float
+
+
+def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912  (one flat table: action -> call)
+    """Do one action.
+
+    Raises:
+        ReconcilerError: As the world's rooms raise them.
+    """
+    engine = hands.engine
+    match action:
+        case act.EnsureNetwork():
+            engine.ensure_network()
+        case act.StartNames():
+            hands.names.start()
+        case act.PullImage():
+            engine.pull(action.reference, action.credentials)
+        case act.WriteFiles():
+            hands.files.write(action.desired.files_directory, action.desired.files)
+        case act.WriteSecrets():
+            desired = action.desired
+            owner = engine.resolve_user(desired.spec.image, desired.app.user)
+            hands.files.write_secrets(desired.secrets_directory, desired.secret_files, owner)
+        case act.StartReplica():
+            claim = _claim(action.desired, action.slot)
+            engine.start(engine.create(action.name, action.address, claim, action.desired.spec))
+        case act.RunTask():
+            claim = _claim(action.desired, None)
+            engine.start(engine.create(action.name, action.address, claim, action.spec))
+        case act.StartContainer():
+            engine.start(action.container)
+        case act.Unpause():
+            engine.unpause(action.container)
+        case act.Reconnect():
+            engine.connect(action.container, action.address)
+        case act.UpdateLimits():
+            engine.update(action.container, action.limits)
+        case act.StopContainer():
+            engine.stop(action.container, action.grace)
+        case act.RemoveContainer():
+            engine.remove(action.container)
+        case act.SetName():
+            hands.names.set(action.app, action.addresses)
+        case act.LoadSite():
+            _load_site(action, hands)
+        case act.Quarantine():
+            hands.chronicle.failed(action, _last_words(action, engine))
+        case act.RecordApplied():
+            hands.chronicle.applied(action)
+        case act.RecordPruned():
+            hands.names.forget(action.app)
+            hands.chronicle.pruned(action)
+        case act.RemoveLeftovers():
+            hands.files.remove_except(action.keep)
+        case _:
+            assert_never(action)
+    if action.drift:
+        hands.chronicle.repaired(action)
+
+
+def _claim(desired: DesiredApp, slot: int | None) -> Claim:
+    return Claim(
+        app=desired.name,
+        fingerprint=desired.fingerprint,
+        slot=slot or 0,
+        role="task" if slot is None else "replica",
+        manifest=desired.app.manifest,
+        revision=desired.revision,
+        image=desired.app.image,
+        fields=desired.fields,
+        files_directory=desired.files_directory,
+        secrets_directory=desired.secrets_directory,
+    )
+
+
+def _load_site(action: act.LoadSite, hands: Hands) -> None:
+    if hands.site is None:
+        return
+    try:
+        hands.site.load(action.generation, action.files)
+    except ReconcilerError:
+        hands.meter.nginx_reload("failure")
+        raise
+    hands.meter.nginx_reload("success")
+
+
+def _last_words(action: act.Quarantine, engine: Engine) -> str:
+    if action.container is None:
+        return ""
+    try:
+        return engine.logs(action.container, LOG_LINES)
+    except ReconcilerError as error:
+        return f"(its log could not be read: {error})"
+
+
+@dataclass(slots=True)
+class _Chain:
+    lane: str
+    actions: deque[act.Action]
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Daemon threads, made when there is work and nobody is free; they never keep a process from ending."""
+
+    limit: int
+    work: Callable[[_Chain], None]
+    chains: queue.SimpleQueue[_Chain] = field(default_factory=queue.SimpleQueue)
+    threads: int = 0
+    waiting: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, chain: _Chain) -> None:
+        self.chains.put(chain)
+        with self.lock:
+            if self.waiting >= self.chains.qsize() or self.threads >= self.limit:
+                return
+            self.threads += 1
+        threading.Thread(target=self._serve, name="apply", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            with self.lock:
+                self.waiting += 1
+            chain = self.chains.get()
+            with self.lock:
+                self.waiting -= 1
+            self.work(chain)
+
+
+class Apply:
+    """Runs chains of actions in the background.
+
+    Args:
+        hands: What actions are done to.
+        wake: Called with the lane's name when a chain has ended.
+    """
+
+    def __init__(self, hands: Hands, wake: Callable[[str], None]) -> None:
+        self._hands = hands
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._busy: dict[str, str] = {}
+        self._outcomes: list[Outcome] = []
+        self._stopped = False
+        # Four at a time is what the engine rewards; waiting for a registry or for an app to stop costs it nothing.
+        self._quick = _Pool(4, self._advance)
+        self._slow = _Pool(32, self._advance)
+
+    @property
+    def busy(self) -> Mapping[str, str]:
+        """Lane -> what is being done in it."""
+        with self._lock:
+            return dict(self._busy)
+
+    def start(self, actions: Iterable[act.Action]) -> None:
+        """Begin with these. A lane that is still at work takes nothing new: its next plan will say what is left."""
+        chains: dict[str, _Chain] = {}
+        for action in actions:
+            lane = act.lane(action)
+            chains.setdefault(lane, _Chain(lane, deque())).actions.append(action)
+        with self._lock:
+            fresh = [chain for chain in chains.values() if chain.lane not in self._busy and not self._stopped]
+            self._busy.update({chain.lane: chain.actions[0].reason for chain in fresh})
+        for chain in fresh:
+            self._enqueue(chain)
+
+    def outcomes(self) -> list[Outcome]:
+        """What has ended since the last call."""
+        with self._lock:
+            ended, self._outcomes = self._outcomes, []
+        return ended
+
+    def stop(self, timeout: float) -> bool:
+        """Begin nothing more; wait for what is under way. True when everything has ended in time."""
+        with self._lock:
+            self._stopped = True
+            return self._idle.wait_for(lambda: not self._busy, timeout)
+
+    def _enqueue(self, chain: _Chain) -> None:
+        slow = isinstance(chain.actions[0], act.PullImage | act.StopContainer | act.LoadSite)
+        (self._slow if slow else self._quick).add(chain)
+
+    def _advance(self, chain: _Chain) -> None:
+        action = chain.actions.popleft()
+        outcome = self._do(action)
+        with self._lock:
+            self._outcomes.append(outcome)
+            more = bool(chain.actions) and outcome.error is None and not self._stopped
+            if more:
+                self._busy[chain.lane] = chain.actions[0].reason
+            else:
+                self._busy.pop(chain.lane, None)
+                self._idle.notify_all()
+        if more:
+            self._enqueue(chain)
+        else:
+            self._wake(chain.lane)
+
+    def _do(self, action: act.Action) -> Outcome:
+        started = time.monotonic()
+        error: ReconcilerError | None = None
+        name = type(action).__name__
+        try:
+            perform(action, self._hands)
+        except ReconcilerError as failure:
+            error = failure
+        except Exception as failure:
+            log.exception("%s for %s: unexpected error", name, action.app or "the host")
+            error = Unavailable(f"{name} failed unexpectedly: {type(failure).__name__}", reason="InternalError")
+        seconds = time.monotonic() - started
+        if error is None:
+            log.info("%s: %s (%s) in %.2f s", action.app or "host", name, action.reason, seconds)
+        else:
+            log.warning("%s: %s failed: %s", action.app or "host", name, error)
+        return Outcome(action, error, seconds)

@@ -1,0 +1,118 @@
+"""Writes down what happened, once: in the history, and as metrics. Knows no cause and decides nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from reconciler.core import actions as act
+from reconciler.core.model import Commit, Quarantined, Target
+from reconciler.core.status import AppStatus
+from reconciler.errors import ReconcilerError
+from reconciler.protocols import Clock, HistoryEntry, Meter, Source, Store
+
+log = logging.getLogger(__name__)
+
+
+class Chronicle:
+    """History and metrics of deployments, failures, repairs and removals."""
+
+    def __init__(self, store: Store, meter: Meter, source: Source, clock: Clock) -> None:
+        self._store = store
+        self._meter = meter
+        self._source = source
+        self._clock = clock
+        self._seen: dict[str, tuple[str, float]] = {}
+        self._unwell: dict[str, float] = {}
+
+    def saw(self, targets: Mapping[str, Target], revision: str) -> None:
+        """Remember when the agent first saw each app's present version: convergence is counted from here."""
+        now = self._clock()
+        for name, target in targets.items():
+            fingerprint = target.desired.fingerprint if target.desired else ""
+            if target.blocked is None and self._seen.get(name, ("", 0))[0] != fingerprint:
+                self._seen[name] = (fingerprint, now)
+        for name in self._seen.keys() - targets.keys():
+            del self._seen[name]
+        log.debug("looking at %s with %d apps", revision[:8], len(targets))
+
+    def watched(self, statuses: Mapping[str, AppStatus]) -> None:
+        """Measure how long apps were not healthy."""
+        now = self._clock()
+        for name, status in statuses.items():
+            if status.health in {"Degraded", "Missing"}:
+                self._unwell.setdefault(name, now)
+            elif status.health == "Healthy" and name in self._unwell:
+                self._meter.recovery(name, now - self._unwell.pop(name))
+        for name in self._unwell.keys() - statuses.keys():
+            del self._unwell[name]
+
+    def applied(self, action: act.RecordApplied) -> None:
+        """A version is healthy. The store learns the revision; history only hears of a new fingerprint."""
+        desired, now = action.desired, self._clock()
+        before = self._store.memory().applied.get(action.app)
+        if before is None or before.fingerprint != desired.fingerprint:
+            commit = self._commit(desired.revision)
+            known = {entry.fingerprint for entry in self._store.history(action.app, 50) if entry.event != "failed"}
+            event = "rolled back" if desired.fingerprint in known else "deployed"
+            seen_fingerprint, seen_at = self._seen.get(action.app, ("", 0.0))
+            duration = now - seen_at if seen_fingerprint == desired.fingerprint else None
+            self._add(action.app, event, commit, desired.fingerprint, desired.app.image, action.reason, duration)
+            self._meter.deployment(action.app, "success")
+            if event == "rolled back":
+                self._meter.rollback(action.app)
+            if commit is not None:
+                self._meter.lead_time(action.app, max(0.0, now - commit.committed_at))
+            if duration is not None:
+                self._meter.convergence(action.app, duration)
+        self._store.record_applied(action.app, desired.revision, desired.fingerprint, now)
+
+    def failed(self, action: act.Quarantine, logs: str) -> None:
+        """A version was given up."""
+        entry = Quarantined(action.fingerprint, action.cause, action.message, action.revision, self._clock(), logs)
+        self._store.quarantine(action.app, entry)
+        commit = self._commit(action.revision)
+        self._add(action.app, "failed", commit, action.fingerprint, "", f"{action.cause}: {action.message}", None)
+        self._meter.deployment(action.app, "failure")
+
+    def repaired(self, action: act.Action) -> None:
+        """Something was put back that no commit had changed."""
+        self._store.add(HistoryEntry(self._clock(), action.app, "repaired", reason=action.reason))
+        self._meter.drift_repair(action.app)
+
+    def pruned(self, action: act.RecordPruned) -> None:
+        """Nothing of an app is left."""
+        self._store.forget(action.app)
+        self._store.add(HistoryEntry(self._clock(), action.app, "pruned", reason=action.reason))
+
+    def _add(
+        self,
+        app: str,
+        event: str,
+        commit: Commit | None,
+        fingerprint: str,
+        image: str,
+        reason: str,
+        duration: float | None,
+    ) -> None:
+        self._store.add(
+            HistoryEntry(
+                at=self._clock(),
+                app=app,
+                event=event,
+                revision=commit.sha if commit else "",
+                fingerprint=fingerprint,
+                image=image,
+                author=commit.author if commit else "",
+                subject=commit.subject if commit else "",
+                reason=reason,
+                duration=duration,
+            )
+        )
+
+    def _commit(self, revision: str) -> Commit | None:
+        try:
+            return self._source.commit(revision)
+        except ReconcilerError as error:
+            log.warning("history: %s", error)
+            return None

@@ -1,0 +1,364 @@
+"""The next steps of the whole host: a pure function of targets, observation, memory and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from reconciler.core import actions as act
+from reconciler.core.addresses import AddressPool
+from reconciler.core.model import (
+    Catalog,
+    Container,
+    Health,
+    Memory,
+    NameState,
+    Observed,
+    Pull,
+    Target,
+)
+from reconciler.core.rollout import Facts, Step, Timing, health_of, next_steps, removal
+from reconciler.core.status import AppStatus, Condition, Revisions, Sync
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the repository asks of this host at one revision."""
+
+    revision: str
+    catalog: Catalog
+    targets: Mapping[str, Target]
+    """Every app of the catalog that belongs on this host, and those that stay because their manifest is broken."""
+    generation: str
+    """Id of nginx's configuration for ``targets``; empty when this host serves no ingress."""
+    site_files: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The next steps, when to look again, and where every app stands."""
+
+    actions: tuple[act.Action, ...] = ()
+    wake_at: float | None = None
+    statuses: Mapping[str, AppStatus] = field(default_factory=dict)
+    faults: tuple[tuple[str, str], ...] = ()
+    """(reason, message) of what is wrong with the host itself."""
+    prune_blocked: int = 0
+    """Apps that would be removed, but wait for a person."""
+
+    @property
+    def converged(self) -> bool:
+        """Nothing to do, nothing in the way."""
+        return (
+            not self.actions
+            and not self.faults
+            and not self.prune_blocked
+            and all(status.sync == "Synced" for status in self.statuses.values())
+        )
+
+
+@dataclass(slots=True)
+class _Draft:
+    actions: list[act.Action] = field(default_factory=list)
+    wakes: list[float] = field(default_factory=list)
+    statuses: dict[str, AppStatus] = field(default_factory=dict)
+    faults: list[tuple[str, str]] = field(default_factory=list)
+
+
+def watch_list(
+    targets: Mapping[str, Target], observed_containers: Iterable[Container]
+) -> dict[str, tuple[str, Health]]:
+    """Which containers to probe, where and how."""
+    watched = {}
+    for container in observed_containers:
+        target = targets.get(container.claim.app) if container.claim and container.owned else None
+        if target is None or target.desired is None or container.address is None or container.state != "running":
+            continue
+        health = target.desired.app.health
+        if health.kind in {"http", "tcp"} and container.claim and container.claim.role == "replica":
+            watched[container.id] = (container.address, health)
+    return watched
+
+
+def retiring(targets: Mapping[str, Target], observed_containers: Iterable[Container]) -> list[str]:
+    """Running containers whose connections decide when they may be stopped."""
+    found = []
+    for container in observed_containers:
+        if not container.owned or container.claim is None or container.state != "running":
+            continue
+        target = targets.get(container.claim.app)
+        desired = target.desired if target else None
+        if target is not None and desired is None:
+            continue
+        if (
+            desired is None
+            or container.claim.fingerprint != desired.fingerprint
+            or container.claim.slot > desired.app.replicas
+        ):
+            found.append(container.id)
+    return found
+
+
+def plan(
+    wanted: Wanted, observed: Observed, memory: Memory, subnet: str, now: float, timing: Timing | None = None
+) -> Plan:
+    """Answer the next steps of every app, and of the host itself.
+
+    Args:
+        wanted: What the repository asks for.
+        observed: What is there.
+        memory: What the store and the running agent know.
+        subnet: Our network, from which addresses are given.
+        now: Unix time.
+        timing: Measured waits; tests shorten them.
+    """
+    timing = timing or Timing()
+    draft = _Draft()
+    _host(draft, wanted, observed, memory, now, timing)
+    owned, foreign = _by_app(observed)
+    pool = AddressPool(subnet, _used(observed), now)
+    refused = _refused_removals(wanted, owned, memory)
+    for name in _in_order(wanted, owned):
+        target = wanted.targets.get(name, Target(name, None))
+        facts = Facts(
+            target=target,
+            containers=owned.get(name, ()),
+            observed=observed,
+            applied=memory.applied.get(name),
+            pool=pool,
+            now=now,
+            timing=timing,
+            waits_for=_waits_for(target, draft.statuses, wanted),
+        )
+        step = _step(facts, wanted, memory, foreign.get(name, ()), refused)
+        if not observed.engine.network:
+            step.actions = []
+        draft.actions += step.actions
+        if step.wake_at is not None:
+            draft.wakes.append(step.wake_at)
+        if name in wanted.targets or owned.get(name):
+            draft.statuses[name] = _status(facts, step, wanted, memory)
+    if refused:
+        draft.faults.append(("PruneBlocked", refused[1]))
+    return Plan(
+        actions=tuple(draft.actions),
+        wake_at=min(draft.wakes, default=None),
+        statuses=draft.statuses,
+        faults=tuple(draft.faults),
+        prune_blocked=len(refused[0]) if refused else 0,
+    )
+
+
+# --- the host itself ------------------------------------------------------------------------------------------------
+
+
+def _host(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now: float, timing: Timing) -> None:
+    retry = memory.retries.get("")
+    waiting = "" in memory.busy
+    if retry is not None:
+        draft.faults.append((retry.reason, retry.message))
+        if retry.not_before > now:
+            draft.wakes.append(retry.not_before)
+            waiting = True
+    if waiting:
+        return
+    if not observed.engine.network:
+        draft.actions.append(act.EnsureNetwork("", "the network of the apps does not exist"))
+        return
+    blind = [
+        name
+        for name, state in observed.names.names.items()
+        if state.answered != state.written and now - state.written_at > timing.blind
+    ]
+    if observed.names.up_since is None:
+        draft.actions.append(act.StartNames("", "the names service does not answer"))
+    elif blind and now - observed.names.up_since > timing.blind:
+        draft.actions.append(
+            act.StartNames("", f"the names service does not see changes of {', '.join(sorted(blind)[:5])}")
+        )
+    site = observed.site
+    if site is not None and wanted.generation and site.loaded != wanted.generation:
+        why = "nginx does not run our configuration" if site.loaded is None else "routes changed"
+        draft.actions.append(act.LoadSite("", why, wanted.generation, wanted.site_files))
+
+
+# --- one app --------------------------------------------------------------------------------------------------------
+
+
+def _step(
+    facts: Facts, wanted: Wanted, memory: Memory, foreign: tuple[Container, ...], refused: Refusal | None
+) -> Step:
+    name = facts.target.name
+    if name in memory.busy:
+        return Step().say("Working", memory.busy[name])
+    if name in memory.suspended:
+        why = memory.suspended[name].why
+        return Step(stalled=True).say("Suspended", f"suspended{f': {why}' if why else ''}; reconciler resume {name}")
+    if foreign:
+        return Step(stalled=True).say("ForeignContainer", _foreign_text(name, foreign))
+    retry = memory.retries.get(name)
+    if retry is not None and retry.not_before > facts.now:
+        return Step().wait(retry.not_before, retry.reason, retry.message)
+    if name not in wanted.targets:
+        if refused and name in refused[0]:
+            return Step(stalled=True).say("PruneBlocked", refused[1])
+        return removal(facts, "the repository no longer names it")
+    if facts.target.pull is not None and facts.target.blocked is None:
+        return _pull(facts, Step(), facts.target.pull, memory)
+    if facts.target.desired is None:
+        return Step(stalled=True)
+    step = next_steps(facts)
+    return step if facts.target.pull is None else _pull(facts, step, facts.target.pull, memory)
+
+
+def _pull(facts: Facts, step: Step, pull: Pull, memory: Memory) -> Step:
+    """Fetch the image in a lane of its own: meanwhile the version that runs is looked after."""
+    lane = act.pull_lane(facts.target.name)
+    retry = memory.retries.get(lane)
+    step.done = False
+    if pull.forbidden:
+        step.stalled = True
+        return step.say("ImageMissing", f"{pull.reference} is not on this host, and pull_policy is never")
+    if retry is not None and retry.not_before > facts.now:
+        return step.wait(retry.not_before, retry.reason, retry.message)
+    if lane not in memory.busy:
+        why = f"{pull.reference} is asked for"
+        step.actions.append(act.PullImage(facts.target.name, why, pull.reference, pull.credentials, pull.revision))
+    return step.say("Pulling", f"pulling {pull.reference}; nothing changes before it is here")
+
+
+def _foreign_text(name: str, containers: tuple[Container, ...]) -> str:
+    listed = ", ".join(container.name for container in containers)
+    return (
+        f"{listed} carries our labels for {name} but is not signed with this host's key (a lost key, a renamed "
+        f"container, or another agent's); it is not touched, and nothing is started beside it. Put the key file back, "
+        f"or remove it: docker rm -f {' '.join(container.name for container in containers)}"
+    )
+
+
+def _waits_for(target: Target, statuses: Mapping[str, AppStatus], wanted: Wanted) -> str:
+    if target.desired is None:
+        return ""
+    for dependency in target.desired.app.depends_on:
+        if dependency not in wanted.targets:
+            continue
+        status = statuses.get(dependency)
+        if status is None or status.health != "Healthy" or status.sync != "Synced":
+            why = f" ({status.reason}: {status.message})" if status and status.message else ""
+            return f"waiting for {dependency}, which is not healthy at this revision{why}"
+    return ""
+
+
+def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStatus:
+    target, name = facts.target, facts.target.name
+    blocked = target.blocked
+    moving = bool(step.actions or step.wake_at is not None or name in memory.busy) and not step.done
+    waits = memory.retries.get(name) or memory.retries.get(act.pull_lane(name))
+    health, running, healthy = health_of(facts, moving=moving and blocked is None and waits is None)
+    sync: Sync = "Synced" if step.done and blocked is None else "OutOfSync"
+    if target.desired is None and name in wanted.targets:
+        sync = "Unknown"
+    reason, message = step.reason, step.message
+    if blocked is not None:
+        reason, message = blocked.reason, blocked.message
+        if not step.done and step.message:
+            message = f"{message} ({step.message})"
+    if name in memory.suspended:
+        health = "Suspended"
+    applied = memory.applied.get(name)
+    app = target.desired.app if target.desired else None
+    attempted = target.desired.revision if target.desired else ""
+    ok = sync == "Synced" and health == "Healthy"
+    return AppStatus(
+        name=name,
+        sync=sync,
+        health=health,
+        reason=reason,
+        message=message,
+        revisions=Revisions(wanted.revision, attempted, applied.revision if applied else ""),
+        image=app.image if app else next((c.claim.image for c in facts.containers if c.claim), ""),
+        fingerprint=target.desired.fingerprint if target.desired else "",
+        replicas_desired=app.replicas if app else 0,
+        replicas_running=running,
+        replicas_healthy=healthy,
+        addresses=facts.observed.names.names.get(name, NameState((), 0.0, None)).written,
+        conditions=(
+            Condition("Ready", ok, reason, message, revision=wanted.revision),
+            Condition("Healthy", health == "Healthy", health, f"{healthy} of {running} running replicas are healthy"),
+            Condition("Progressing", moving, reason if moving else "Idle", message if moving else ""),
+            Condition("Stalled", step.stalled or blocked is not None, reason, message if not ok else ""),
+        ),
+        next_retry=waits.not_before if waits and waits.not_before > facts.now else None,
+        applied_at=applied.at if applied else None,
+    )
+
+
+# --- which apps -----------------------------------------------------------------------------------------------------
+
+Refusal = tuple[frozenset[str], str]
+
+
+def _by_app(observed: Observed) -> tuple[dict[str, tuple[Container, ...]], dict[str, tuple[Container, ...]]]:
+    """Containers by app: those we own, and those that claim to be ours and are not."""
+    owned: dict[str, tuple[Container, ...]] = {}
+    foreign: dict[str, tuple[Container, ...]] = {}
+    for container in observed.engine.containers:
+        if container.claim is not None:
+            side = owned if container.owned else foreign
+            side[container.claim.app] = (*side.get(container.claim.app, ()), container)
+    return owned, foreign
+
+
+def _used(observed: Observed) -> list[str]:
+    used = [container.address for container in observed.engine.containers if container.address]
+    for state in observed.names.names.values():
+        used += state.written
+    return used
+
+
+def _in_order(wanted: Wanted, owned: Mapping[str, object]) -> list[str]:
+    """Dependencies first, then by name; what is to be removed comes last."""
+    ordered: dict[str, None] = {}
+
+    def visit(name: str, seen: frozenset[str]) -> None:
+        target = wanted.targets.get(name)
+        if name in ordered or name in seen or target is None:
+            return
+        if target.desired is not None:
+            for dependency in target.desired.app.depends_on:
+                visit(dependency, seen | {name})
+        ordered[name] = None
+
+    for name in sorted(wanted.targets):
+        visit(name, frozenset())
+    return [*ordered, *sorted(owned.keys() - ordered.keys())]
+
+
+def _refused_removals(wanted: Wanted, owned: Mapping[str, tuple[Container, ...]], memory: Memory) -> Refusal | None:
+    """Apps that the repository no longer names but that must wait for a person, and why."""
+    gone = {name for name in owned if name not in wanted.targets}
+    if not gone:
+        return None
+    if wanted.catalog.fleet_broken:
+        return frozenset(gone), "fleet.yaml cannot be read, so nobody knows which apps belong here; nothing is removed"
+    unknown = _unreadable(wanted, owned)
+    if unknown:
+        return frozenset(gone), (
+            f"{', '.join(sorted(gone))} would be removed, but {unknown} cannot be read, so it may be one of them; "
+            f"nothing is removed until it is mended"
+        )
+    many = len(gone) > 2 and len(gone) * 2 > len(owned)  # noqa: PLR2004  (DESIGN: more than half, and more than two)
+    if (many or len(gone) == len(owned)) and wanted.revision not in memory.accepted:
+        return frozenset(gone), (
+            f"{wanted.revision[:8]} removes {len(gone)} of {len(owned)} apps ({', '.join(sorted(gone))}); nothing is "
+            f"removed until a person accepts it: reconciler accept {wanted.revision[:8]}"
+        )
+    return None
+
+
+def _unreadable(wanted: Wanted, owned: Mapping[str, tuple[Container, ...]]) -> str:
+    """A broken manifest that could belong to any app: its name cannot be read, and no container came from its path."""
+    known = {container.claim.manifest for containers in owned.values() for container in containers if container.claim}
+    return next(
+        (broken.path for broken in wanted.catalog.broken if broken.app is None and broken.path not in known), ""
+    )
