@@ -46,6 +46,8 @@ class Nginx:
     """Answer 404 for host names that no app claims."""
     certificates: Path = Path("/etc/reconciler/certificates")
     """NAME.crt (full chain) and NAME.key for apps with ``tls: auto``."""
+    reload_timeout: float = 5.0
+    """nginx must answer with a new generation within so many seconds, or it has refused it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -506,7 +506,13 @@ class SiteState:
     resolve: bool
     """nginx has ``server ... resolve`` in upstreams (1.27.3 and later)."""
     certificates: frozenset[str] = frozenset()
-    """Host names for which a certificate and key exist."""
+    """Host names for which a certificate and key exist and fit each other."""
+    certificate_digests: Mapping[str, str] = field(default_factory=dict)
+    """Host name -> short hash of its certificate: a renewal changes the configuration and so reloads nginx."""
+    version: tuple[int, ...] = (0, 0, 0)
+    """nginx's."""
+    ipv6: bool = False
+    """The host can listen on IPv6."""
 
 
 @dataclass(frozen=True, slots=True)
