@@ -48,7 +48,7 @@ class Outcome:
     seconds: float
 
 
-def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912  (one flat table: action -> call)
+def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, PLR0915  (one flat table)
     """Do one action.
 
     Raises:
@@ -69,6 +69,8 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912  (
             owner = engine.resolve_user(desired.spec.image, desired.app.user)
             hands.files.write_secrets(desired.secrets_directory, desired.secret_files, owner)
         case act.StartReplica():
+            if not action.drift:
+                hands.chronicle.began(action.app, action.desired.fingerprint, action.reason)
             claim = _claim(action.desired, action.slot)
             engine.start(engine.create(action.name, action.address, claim, action.desired.spec))
         case act.RunTask():

@@ -24,6 +24,7 @@ class Chronicle:
         self._clock = clock
         self._seen: dict[str, tuple[str, float]] = {}
         self._unwell: dict[str, float] = {}
+        self._began: dict[str, tuple[str, str]] = {}
 
     def saw(self, targets: Mapping[str, Target], revision: str) -> None:
         """Remember when the agent first saw each app's present version: convergence is counted from here."""
@@ -47,6 +48,10 @@ class Chronicle:
         for name in self._unwell.keys() - statuses.keys():
             del self._unwell[name]
 
+    def began(self, app: str, fingerprint: str, reason: str) -> None:
+        """A rollout has started: what changed is known now, and not any more when old is gone."""
+        self._began[app] = (fingerprint, reason)
+
     def applied(self, action: act.RecordApplied) -> None:
         """A version is healthy. The store learns the revision; history only hears of a new fingerprint."""
         desired, now = action.desired, self._clock()
@@ -57,7 +62,9 @@ class Chronicle:
             event = "rolled back" if desired.fingerprint in known else "deployed"
             seen_fingerprint, seen_at = self._seen.get(action.app, ("", 0.0))
             duration = now - seen_at if seen_fingerprint == desired.fingerprint else None
-            self._add(action.app, event, commit, desired.fingerprint, desired.app.image, action.reason, duration)
+            began, what = self._began.get(action.app, ("", ""))
+            reason = what if began == desired.fingerprint else action.reason
+            self._add(action.app, event, commit, desired.fingerprint, desired.app.image, reason, duration)
             self._meter.deployment(action.app, "success")
             if event == "rolled back":
                 self._meter.rollback(action.app)

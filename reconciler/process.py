@@ -35,7 +35,7 @@ class Completed:
         return self.stderr.strip()[-_STDERR_KEPT:]
 
 
-def run(  # noqa: PLR0913  (each is a property of one process, and most calls name two)
+def run(
     argv: Sequence[str],
     *,
     timeout: float,

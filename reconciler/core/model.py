@@ -37,6 +37,10 @@ class Entry:
     size: int
 
 
+LARGEST_FILE = 1024 * 1024
+"""Bytes. A ``Tree`` lists larger files, but reads none."""
+
+
 class Tree(Protocol):
     """The files of one revision, below the configured directory; paths are relative to it and use ``/``."""
 
@@ -379,8 +383,10 @@ class Pull:
     reference: str
     revision: str
     credentials: Credentials | None
-    forbidden: bool = False
+    forbidden: bool
     """``pull_policy: never``: a person must bring the image."""
+    desired: DesiredApp
+    """The tip's version; provisional, because its fingerprint is not known before the image is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,8 +399,7 @@ class Target:
     blocked: Blocked | None = None
     """Set when ``desired`` is not what the tip says."""
     pull: Pull | None = None
-    """Set when the tip's image is not here. Without ``blocked``, ``desired`` is then provisional: its fingerprint is
-    not known before the image is."""
+    """Set when the tip's image is not here. Without ``blocked``, ``desired`` is then as provisional as the pull's."""
 
 
 # --- observed -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from reconciler.core import actions as act
@@ -118,7 +119,7 @@ def plan(
     owned, foreign = _by_app(observed)
     pool = AddressPool(subnet, _used(observed), now)
     refused = _refused_removals(wanted, owned, memory)
-    for name in _in_order(wanted, owned):
+    for name in _in_order(wanted, {*owned, *memory.applied, *observed.names.names}):
         target = wanted.targets.get(name, Target(name, None))
         facts = Facts(
             target=target,
@@ -180,6 +181,23 @@ def _host(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now
     if site is not None and wanted.generation and site.loaded != wanted.generation:
         why = "nginx does not run our configuration" if site.loaded is None else "routes changed"
         draft.actions.append(act.LoadSite("", why, wanted.generation, wanted.site_files))
+    keep = _directories(wanted, observed)
+    if observed.present - keep and not memory.busy:
+        draft.actions.append(act.RemoveLeftovers("", "no app uses these files and secrets any more", keep))
+
+
+def _directories(wanted: Wanted, observed: Observed) -> frozenset[str]:
+    """Files and secrets directories that a container mounts or an app is about to."""
+    used = {
+        directory
+        for c in observed.engine.containers
+        if c.claim
+        for directory in (c.claim.files_directory, c.claim.secrets_directory)
+    }
+    for target in wanted.targets.values():
+        if target.desired is not None:
+            used |= {target.desired.files_directory, target.desired.secrets_directory}
+    return frozenset(used - {""})
 
 
 # --- one app --------------------------------------------------------------------------------------------------------
@@ -316,8 +334,8 @@ def _used(observed: Observed) -> list[str]:
     return used
 
 
-def _in_order(wanted: Wanted, owned: Mapping[str, object]) -> list[str]:
-    """Dependencies first, then by name; what is to be removed comes last."""
+def _in_order(wanted: Wanted, known: AbstractSet[str]) -> list[str]:
+    """Dependencies first, then by name; what is left over and not wanted comes last."""
     ordered: dict[str, None] = {}
 
     def visit(name: str, seen: frozenset[str]) -> None:
@@ -331,7 +349,7 @@ def _in_order(wanted: Wanted, owned: Mapping[str, object]) -> list[str]:
 
     for name in sorted(wanted.targets):
         visit(name, frozenset())
-    return [*ordered, *sorted(owned.keys() - ordered.keys())]
+    return [*ordered, *sorted(known - ordered.keys())]
 
 
 def _refused_removals(wanted: Wanted, owned: Mapping[str, tuple[Container, ...]], memory: Memory) -> Refusal | None:

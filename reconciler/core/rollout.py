@@ -471,15 +471,14 @@ class _Rollout:
         """What differs from the version that runs, in words."""
         claims = [c.claim for c in self.old_versions if c.claim]
         if not claims:
-            if self.is_applied or self.current:
-                return f"{self.app.replicas} replicas are asked for"
-            return "first deployment"
+            scaled = self.current or self.is_applied
+            return f"replicas: {self.app.replicas}" if scaled else "first deployment"
         changed = changed_fields(claims[0].fields, self.desired.fields)
-        if changed == ("image",) or "image" in changed:
-            others = [name for name in changed if name != "image"]
-            images = f"image {claims[0].image} -> {self.app.image}"
-            return f"{images}, {', '.join(others)}" if others else images
-        return f"{', '.join(changed)} changed" if changed else "the version changed"
+        words = [name for name in changed if name != "image"]
+        if "image" in changed:
+            was, now = claims[0].image, self.app.image
+            words.insert(0, f"image {was} -> {now}" if was != now else f"{now} is another image now")
+        return f"{', '.join(words)} changed" if words and "image" not in changed else ", ".join(words) or "new version"
 
 
 def _settled(facts: Facts, name: NameState, step: Step) -> bool:

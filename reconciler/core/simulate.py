@@ -1,0 +1,230 @@
+"""What a plan would lead to if every step went well: the same ``plan``, played forward on paper.
+
+The command line shows people a whole rollout with it, and the tests run the planner through whole lives of apps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from reconciler.core import actions as act
+from reconciler.core.model import (
+    Applied,
+    Claim,
+    Container,
+    DesiredApp,
+    EngineState,
+    Limits,
+    Memory,
+    NamesState,
+    NameState,
+    Observed,
+    ProbeResult,
+    SiteState,
+    Target,
+)
+from reconciler.core.plan import Plan, Wanted, plan
+
+_ROUNDS = 2_000
+_COST = 0.2
+"""Seconds that starting or stopping a well-behaved container takes; measured, rounded up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One step on paper."""
+
+    at: float
+    """Seconds from now."""
+    action: act.Action
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """How it would go."""
+
+    events: tuple[Event, ...]
+    down: Mapping[str, float]
+    """App -> seconds for which nobody would answer its name, of those that answer now."""
+    end: Plan
+    observed: Observed
+    memory: Memory
+    wanted: Wanted
+
+
+def forecast(wanted: Wanted, observed: Observed, memory: Memory, subnet: str, now: float) -> Forecast:
+    """Play the plan forward until nothing is left to do."""
+    paper = Paper(observed, memory, wanted, now)
+    events: list[Event] = []
+    down: dict[str, float] = {}
+    emptied: dict[str, float] = {}
+    made = Plan()
+    for _ in range(_ROUNDS):
+        made = plan(paper.wanted, paper.observed, paper.memory, subnet, paper.now)
+        if not made.actions:
+            if made.wake_at is None or made.wake_at > paper.now + 86_400:
+                break
+            paper.now = max(made.wake_at, paper.now + 0.01)
+            continue
+        for action in made.actions:
+            events.append(Event(paper.now - now, action))
+            if isinstance(action, act.SetName):
+                had = bool(paper.name(action.app).written)
+                if had and not action.addresses and action.app in paper.wanted.targets:
+                    emptied[action.app] = paper.now
+                elif action.addresses and action.app in emptied:
+                    down[action.app] = paper.now - emptied.pop(action.app)
+            paper.do(action)
+    return Forecast(tuple(events), down, made, paper.observed, paper.memory, paper.wanted)
+
+
+class Paper:
+    """A host on paper, to which actions can be done."""
+
+    def __init__(self, observed: Observed, memory: Memory, wanted: Wanted, now: float) -> None:
+        self.observed = observed
+        self.memory = replace(memory, retries={}, busy={})
+        self.wanted = wanted
+        self.now = now
+        if self.observed.names.up_since is not None:  # on paper it has been up for long
+            self.observed = replace(self.observed, names=replace(self.observed.names, up_since=0.0))
+
+    def name(self, app: str) -> NameState:
+        """One name."""
+        return self.observed.names.names.get(app, NameState((), 0.0, ()))
+
+    def do(self, action: act.Action) -> None:  # noqa: C901, PLR0912  (one flat table, like apply.perform)
+        """Let an action have gone well."""
+        match action:
+            case act.EnsureNetwork():
+                self._engine(replace(self.observed.engine, network=True))
+            case act.StartNames():
+                self.observed = replace(self.observed, names=replace(self.observed.names, up_since=0.0))
+                for app in list(self.observed.names.names):
+                    self._name(app, self.name(app).written)
+            case act.PullImage():
+                self._pulled(action)
+            case act.WriteFiles():
+                self._present(action.desired.files_directory)
+            case act.WriteSecrets():
+                self._present(action.desired.secrets_directory)
+            case act.StartReplica():
+                self._start(action.desired, action.slot, action.name, action.address)
+            case act.RunTask():
+                self._start(action.desired, 0, action.name, action.address)
+            case act.StartContainer() | act.Unpause():
+                self._change(action.container, state="running", started_at=self.now, pid=1)
+            case act.Reconnect():
+                self._change(action.container, address=action.address)
+            case act.UpdateLimits():
+                self._change(action.container, limits=action.limits)
+            case act.StopContainer():
+                self.now += _COST
+                self._change(action.container, state="exited", exit_code=0, pid=0)
+            case act.RemoveContainer():
+                left = tuple(c for c in self.observed.engine.containers if c.id != action.container)
+                self._engine(replace(self.observed.engine, containers=left))
+            case act.SetName():
+                self._name(action.app, action.addresses)
+            case act.LoadSite():
+                resolve = self.observed.site.resolve if self.observed.site else False
+                self.observed = replace(self.observed, site=SiteState(action.generation, action.generation, resolve))
+            case act.RecordApplied():
+                applied = Applied(action.desired.revision, action.desired.fingerprint, self.now)
+                self.memory = replace(self.memory, applied={**self.memory.applied, action.app: applied})
+            case act.RecordPruned() | act.RemoveLeftovers():
+                self._forget(action)
+            case act.Quarantine():
+                raise AssertionError(f"on paper nothing fails, but {action.message}")
+            case _:
+                assert_never(action)
+
+    def _forget(self, action: act.RecordPruned | act.RemoveLeftovers) -> None:
+        if isinstance(action, act.RemoveLeftovers):
+            self.observed = replace(self.observed, present=self.observed.present & action.keep)
+            return
+        names = {name: state for name, state in self.observed.names.names.items() if name != action.app}
+        self.observed = replace(self.observed, names=replace(self.observed.names, names=names))
+        applied = {name: entry for name, entry in self.memory.applied.items() if name != action.app}
+        self.memory = replace(self.memory, applied=applied)
+
+    def _pulled(self, action: act.PullImage) -> None:
+        target = self.wanted.targets[action.app]
+        if target.pull is not None:
+            fresh = Target(action.app, target.pull.desired)
+            self.wanted = replace(self.wanted, targets={**self.wanted.targets, action.app: fresh})
+
+    def _present(self, directory: str) -> None:
+        self.observed = replace(self.observed, present=self.observed.present | {directory})
+
+    def _start(self, desired: DesiredApp, slot: int, name: str, address: str) -> None:
+        self.now += _COST
+        spec = desired.spec
+        container = Container(
+            id=f"paper:{name}",
+            name=name,
+            state="running" if slot else "exited",
+            image=spec.image,
+            created_at=self.now,
+            claim=Claim(
+                app=desired.name,
+                fingerprint=desired.fingerprint,
+                slot=slot,
+                role="replica" if slot else "task",
+                manifest=desired.app.manifest,
+                revision=desired.revision,
+                image=desired.app.image,
+                fields=desired.fields,
+                files_directory=desired.files_directory,
+                secrets_directory=desired.secrets_directory,
+            ),
+            owned=True,
+            address=address,
+            started_at=self.now,
+            engine_health="none" if spec.health is None else "healthy",
+            exit_code=None if slot else 0,
+            pid=1,
+            limits=Limits(spec.cpus, spec.memory, spec.pids, spec.restart) if slot else None,
+        )
+        self._engine(replace(self.observed.engine, containers=(*self.observed.engine.containers, container)))
+        self._healthy(container.id)
+
+    def _change(self, container: str, **changes: object) -> None:
+        changed = tuple(
+            replace(c, **changes) if c.id == container else c  # type: ignore[arg-type]  # names checked by replace
+            for c in self.observed.engine.containers
+        )
+        self._engine(replace(self.observed.engine, containers=changed))
+        self._healthy(container)
+
+    def _healthy(self, container: str) -> None:
+        self.observed = replace(
+            self.observed,
+            probes={**self.observed.probes, container: ProbeResult(True, self.now)},
+        )
+
+    def _engine(self, engine: EngineState) -> None:
+        self.observed = replace(self.observed, engine=engine)
+
+    def _name(self, app: str, addresses: tuple[str, ...]) -> None:
+        names = {**self.observed.names.names, app: NameState(addresses, self.now, addresses)}
+        self.observed = replace(self.observed, names=NamesState(self.observed.names.up_since, names))
+
+
+def empty_host(*, site: bool = True) -> Observed:
+    """A host with an engine, a names service and nginx, and nothing on it."""
+    return Observed(
+        engine=EngineState((), {}, network=True),
+        names=NamesState(0.0),
+        site=SiteState(None, None, resolve=False) if site else None,
+    )
+
+
+def by_app(events: tuple[Event, ...]) -> Iterator[tuple[str, list[Event]]]:
+    """Events of one app together, in the order in which the apps come first."""
+    grouped: dict[str, list[Event]] = {}
+    for event in events:
+        grouped.setdefault(event.action.app, []).append(event)
+    yield from grouped.items()

@@ -1,0 +1,399 @@
+"""The walk, top to bottom. READ THIS FIRST.
+
+    tip       = source.trusted()               the config repository; ``fetch`` moves it, ls-remote first
+    catalog   = read_catalog(tree)             pure: manifests and every problem with file:line:column
+    targets   = targets.build(...)             secrets revealed, images known: what each app should become
+    observed  = observe()                      containers, names as answered, nginx's loaded generation
+    plan      = plan(targets, observed, now)   pure: the next steps only
+    apply     = apply.start(plan)              the only writer, in the background
+    report                                     status, metrics, one sentence
+
+A cycle is quick: nothing slow happens in it. ``validate``, ``render`` and ``plan`` on the command line are prefixes
+of it; ``sync`` and ``run`` repeat it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
+
+from reconciler import __version__
+from reconciler.apply import Apply, Outcome
+from reconciler.chronicle import Chronicle
+from reconciler.core import actions as act
+from reconciler.core.backoff import Backoff
+from reconciler.core.model import (
+    Catalog,
+    Commit,
+    Container,
+    EngineState,
+    Memory,
+    Observed,
+    Quarantined,
+    SiteState,
+    Target,
+)
+from reconciler.core.plan import Plan, Wanted, plan, retiring, watch_list
+from reconciler.core.rollout import Timing
+from reconciler.core.site import Generation
+from reconciler.core.status import AppStatus, HostStatus
+from reconciler.errors import Failed, InvalidInput, ReconcilerError, Refused, Unavailable
+from reconciler.protocols import Clock, Engine, Files, HistoryEntry, Meter, Names, Prober, Site, Source, Store
+from reconciler.targets import ReadCatalog, Targets
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RenderSite = Callable[[Mapping[str, Target], SiteState], Generation]
+Result = Literal["converged", "progressing", "blocked", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything outside, as the walk sees it."""
+
+    source: Source
+    engine: Engine
+    names: Names
+    site: Site | None
+    prober: Prober
+    files: Files
+    store: Store
+    meter: Meter
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the settings say about the walk."""
+
+    host: str
+    subnet: str
+    timing: Timing = field(default_factory=Timing)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One look at everything, before anything is done."""
+
+    commit: Commit
+    wanted: Wanted
+    observed: Observed
+    memory: Memory
+    plan: Plan
+
+
+@dataclass(slots=True)
+class _Phases:
+    """How long each phase of a cycle took, in seconds."""
+
+    clock: Callable[[], float] = time.perf_counter
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def time(self, name: str, call: Callable[[], T]) -> T:
+        started = self.clock()
+        try:
+            return call()
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - started
+
+
+class Cycle:
+    """One walk after another.
+
+    Args:
+        world: Everything outside.
+        read_catalog: Parses a tree; caches what has not changed.
+        targets: Resolves apps.
+        render_site: nginx's configuration for the targets.
+        apply: Carries out actions.
+        chronicle: Writes down what happened.
+        rules: From the settings.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        read_catalog: ReadCatalog,
+        targets: Targets,
+        render_site: RenderSite,
+        apply: Apply,
+        chronicle: Chronicle,
+        rules: Rules,
+    ) -> None:
+        self._world = world
+        self._read_catalog = read_catalog
+        self._targets = targets
+        self._render_site = render_site
+        self._apply = apply
+        self._chronicle = chronicle
+        self._rules = rules
+        self._backoff = Backoff()
+        self._pulled: set[tuple[str, str]] = set()
+        self._fetch_fault: tuple[str, str] | None = None
+        self._last_fetch_at: float | None = None
+        self._since: dict[tuple[str, str], tuple[bool, str, float]] = {}
+        self._said: dict[str, tuple[str, str]] = {}
+        self.status: HostStatus | None = None
+        """Where everything stands, after the last cycle."""
+
+    # -- the walk ---------------------------------------------------------------------------------------------------
+
+    def fetch(self) -> bool:
+        """Ask the remote for a newer tip. May take as long as the network pleases, so the agent does it off the loop.
+
+        Returns:
+            Whether the remote answered with something that can be used. If not, the last trusted revision goes on
+            and the status says why.
+        """
+        try:
+            self._world.source.fetch()
+        except (Unavailable, Refused, InvalidInput) as error:
+            self._world.meter.record_fetch("failure")
+            if self._fetch_fault != (error.reason, str(error)):
+                log.warning("config repository: %s", error)
+            self._fetch_fault = (error.reason, str(error))
+            return False
+        self._world.meter.record_fetch("success")
+        self._fetch_fault = None
+        self._last_fetch_at = self._world.clock()
+        return True
+
+    def run(self) -> Plan:
+        """Walk once, at the last trusted revision."""
+        phases = _Phases()
+        commit: Commit | None = None
+        try:
+            self._settle(self._apply.outcomes())
+            commit = self.tip()
+            view = self.look(commit, phases)
+        except ReconcilerError as error:
+            self._report_failure(error, commit, phases)
+            return Plan(faults=((error.reason, str(error)),))
+        phases.time("apply", lambda: self._apply.start(view.plan.actions))
+        self._report(view, phases)
+        return view.plan
+
+    def tip(self) -> Commit:
+        """The last trusted revision.
+
+        Raises:
+            Unavailable: There is none yet; says why the remote could not be read.
+        """
+        commit = self._world.source.trusted()
+        if commit is None:
+            reason, message = self._fetch_fault or ("NotFetched", "the config repository has not been fetched yet")
+            raise Unavailable(message, reason=reason)
+        return commit
+
+    def look(self, commit: Commit, phases: _Phases | None = None) -> View:
+        """Everything up to the plan; changes nothing."""
+        phases = phases or _Phases()
+        world = self._world
+        catalog = phases.time("parse", lambda: self._catalog(commit.sha))
+        engine = phases.time("observe", world.engine.observe)
+        memory = self._memory()
+        targets = phases.time("resolve", lambda: self._targets.build(commit.sha, catalog, engine, memory))
+        observed = phases.time("observe", lambda: self._observe(targets, engine))
+        generation = Generation("", ())
+        if observed.site is not None:
+            site = observed.site
+            generation = phases.time("resolve", lambda: self._render_site(targets, site))
+        wanted = Wanted(commit.sha, catalog, targets, generation.id, generation.files)
+        made = phases.time(
+            "plan", lambda: plan(wanted, observed, memory, self._rules.subnet, world.clock(), self._rules.timing)
+        )
+        return View(commit, wanted, observed, memory, made)
+
+    def _catalog(self, revision: str) -> Catalog:
+        catalog = self._read_catalog(self._world.source.tree(revision))
+        if catalog.fleet is not None and self._rules.host not in catalog.fleet:
+            known = ", ".join(sorted(catalog.fleet))
+            raise InvalidInput(
+                f"this host calls itself {self._rules.host!r}, which fleet.yaml does not list; nothing is changed",
+                reason="HostUnknown",
+                remedy=f"Add it to fleet.yaml, or set host in the agent's settings to one of: {known}",
+            )
+        return catalog
+
+    def _memory(self) -> Memory:
+        return replace(
+            self._world.store.memory(),
+            retries=self._backoff.retries,
+            pulled=frozenset(self._pulled),
+            busy=self._apply.busy,
+        )
+
+    def _observe(self, targets: Mapping[str, Target], engine: EngineState) -> Observed:
+        world = self._world
+        owned = [container for container in engine.containers if container.owned and container.claim]
+        names = set(targets) | {container.claim.app for container in owned if container.claim}
+        world.prober.watch(watch_list(targets, owned))
+        return Observed(
+            engine=engine,
+            names=world.names.observe(names),
+            site=world.site.observe() if world.site else None,
+            probes=world.prober.results(),
+            connections={container: world.engine.connections(container) for container in retiring(targets, owned)},
+            present=world.files.present(),
+        )
+
+    # -- what came of the actions ------------------------------------------------------------------------------------
+
+    def _settle(self, outcomes: Iterable[Outcome]) -> None:
+        """Failures wait longer each time; a failure that repeating cannot help is quarantined."""
+        now = self._world.clock()
+        for outcome in outcomes:
+            action, lane = outcome.action, act.lane(outcome.action)
+            if outcome.error is None:
+                if isinstance(action, act.PullImage):
+                    self._pulled.add((action.reference, action.revision))
+                if action.drift:
+                    self._backoff.repaired(lane, now)
+                elif isinstance(action, act.RecordApplied | act.PullImage) or lane == "":
+                    self._backoff.succeeded(lane)
+                continue
+            self._backoff.failed(lane, outcome.error.reason, str(outcome.error), now)
+            if isinstance(outcome.error, Failed | Refused) and isinstance(action, act.StartReplica | act.RunTask):
+                self._quarantine(action, outcome.error, now)
+
+    def _quarantine(self, action: act.StartReplica | act.RunTask, error: ReconcilerError, now: float) -> None:
+        """The engine will not run this version; give it up where an older one can come back."""
+        applied = self._world.store.memory().applied.get(action.app)
+        if applied is None or applied.fingerprint == action.desired.fingerprint:
+            return
+        self._world.store.quarantine(
+            action.app,
+            Quarantined(action.desired.fingerprint, error.reason, str(error), action.desired.revision, now),
+        )
+        self._backoff.succeeded(action.app)
+
+    # -- report -----------------------------------------------------------------------------------------------------
+
+    def _report(self, view: View, phases: _Phases) -> None:
+        world, made = self._world, view.plan
+        self._backoff.forget_except({*view.wanted.targets, *made.statuses})
+        for name, status in made.statuses.items():
+            if status.sync == "Synced":
+                self._backoff.succeeded(name)
+        self._chronicle.saw(view.wanted.targets, view.commit.sha)
+        self._chronicle.watched(made.statuses)
+        for reason in self._targets.decrypt_failures:
+            world.meter.decrypt_failure(reason)
+        self._targets.decrypt_failures.clear()
+        faults = (*((self._fetch_fault,) if self._fetch_fault else ()), *made.faults)
+        busy = self._apply.busy
+        result: Result = "converged" if made.converged and not busy and not faults else "progressing"
+        if result == "progressing" and not busy and not made.actions and made.wake_at is None:
+            result = "blocked"
+        statuses = {name: self._dated(status) for name, status in made.statuses.items()}
+        self._say_changes(statuses)
+        self._publish(
+            HostStatus(
+                host=self._rules.host,
+                version=__version__,
+                at=world.clock(),
+                verdict=verdict(view.commit, statuses, faults, result),
+                result=result,
+                apps=statuses,
+                problems=view.wanted.catalog.problems,
+                commit=view.commit,
+                faults=faults,
+                prune_blocked=made.prune_blocked,
+                last_fetch_at=self._last_fetch_at,
+            ),
+            phases,
+        )
+        world.meter.set_containers(_pids(view.observed.engine.containers))
+
+    def _report_failure(self, error: ReconcilerError, commit: Commit | None, phases: _Phases) -> None:
+        """Nothing could be planned. Apps go on as they are; what was known of them is kept, marked unknown."""
+        before = self.status
+        faults = [(error.reason, str(error))]
+        if self._fetch_fault and self._fetch_fault not in faults:
+            faults.append(self._fetch_fault)
+        self._publish(
+            HostStatus(
+                host=self._rules.host,
+                version=__version__,
+                at=self._world.clock(),
+                verdict=f"failed: {error}",
+                result="failed",
+                apps={n: replace(s, sync="Unknown") for n, s in before.apps.items()} if before else {},
+                problems=before.problems if before else (),
+                commit=commit or (before.commit if before else None),
+                faults=tuple(faults),
+                last_fetch_at=self._last_fetch_at,
+            ),
+            phases,
+        )
+
+    def _publish(self, status: HostStatus, phases: _Phases) -> None:
+        if self.status is None or self.status.verdict != status.verdict:
+            log.info("%s", status.verdict)
+        self.status = status
+        self._world.meter.update(status)
+        self._world.meter.record_cycle(status.result, phases.seconds)
+
+    def _dated(self, status: AppStatus) -> AppStatus:
+        """With the time at which each condition last changed."""
+        dated = []
+        for condition in status.conditions:
+            key, now = (status.name, condition.type), self._world.clock()
+            was = self._since.get(key)
+            since = was[2] if was and was[:2] == (condition.status, condition.reason) else now
+            self._since[key] = (condition.status, condition.reason, since)
+            dated.append(replace(condition, since=since))
+        return replace(status, conditions=tuple(dated))
+
+    def _say_changes(self, statuses: Mapping[str, AppStatus]) -> None:
+        """One log line, and for refusals one history entry, when an app's reason changes."""
+        for name, status in statuses.items():
+            said = (status.reason, status.message)
+            if self._said.get(name) == said:
+                continue
+            self._said[name] = said
+            stalled = any(condition.type == "Stalled" and condition.status for condition in status.conditions)
+            log.log(logging.WARNING if stalled else logging.INFO, "%s: %s: %s", name, status.reason, status.message)
+            if stalled and status.reason in {"InvalidManifest", "PolicyViolation", "ForeignContainer", "PruneBlocked"}:
+                self._record_refusal(name, status)
+        for name in self._said.keys() - statuses.keys():
+            del self._said[name]
+            for key in [key for key in self._since if key[0] == name]:
+                del self._since[key]
+
+    def _record_refusal(self, name: str, status: AppStatus) -> None:
+        reason = f"{status.reason}: {status.message}"
+        entry = HistoryEntry(self._world.clock(), name, "refused", status.revisions.observed, reason=reason)
+        try:
+            self._world.store.add(entry)
+        except Unavailable as error:
+            log.warning("history: %s", error)
+
+
+def verdict(
+    commit: Commit, statuses: Mapping[str, AppStatus], faults: Iterable[tuple[str, str]], result: Result
+) -> str:
+    """The cycle's one sentence."""
+    apps = f"{len(statuses)} app{'' if len(statuses) == 1 else 's'}"
+    parts = [f"{result} at {commit.short}: {apps}"]
+    behind = sorted(name for name, status in statuses.items() if status.sync != "Synced")
+    if behind:
+        shown = ", ".join(f"{name} ({statuses[name].reason})" for name in behind[:5])
+        parts.append(f"not in sync: {shown}{f' and {len(behind) - 5} more' if len(behind) > 5 else ''}")  # noqa: PLR2004
+    unwell = sorted(n for n, s in statuses.items() if s.sync == "Synced" and s.health != "Healthy")
+    if unwell:
+        parts.append(f"not healthy: {', '.join(unwell[:5])}")
+    parts += [f"{reason}: {message}" for reason, message in faults]
+    return "; ".join(parts)
+
+
+def _pids(containers: Iterable[Container]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for container in containers:
+        if container.owned and container.claim and container.state == "running" and container.pid:
+            found.setdefault(container.claim.app, []).append(container.pid)
+    return found

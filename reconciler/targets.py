@@ -1,0 +1,194 @@
+"""From a revision's manifests to a target for each app of this host: the tip's version, or the last applied one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from reconciler.core.desired import Inputs, Roots, resolve
+from reconciler.core.images import normalise
+from reconciler.core.model import (
+    App,
+    Blocked,
+    Catalog,
+    Container,
+    Credentials,
+    DesiredApp,
+    EngineState,
+    Memory,
+    Problem,
+    Pull,
+    Secret,
+    Target,
+    Tree,
+)
+from reconciler.core.policy import Policy, belongs, violation
+from reconciler.errors import ReconcilerError
+from reconciler.protocols import Source, Vault
+
+log = logging.getLogger(__name__)
+
+ReadCatalog = Callable[[Tree], Catalog]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """This host, as far as resolving needs to know it."""
+
+    host: str
+    key: bytes
+    roots: Roots
+    policy: Policy
+
+
+class Targets:
+    """Builds targets, and remembers what it resolved as long as nothing that went in has changed."""
+
+    def __init__(self, source: Source, vault: Vault, read_catalog: ReadCatalog, place: Place) -> None:
+        self._source = source
+        self._vault = vault
+        self._read_catalog = read_catalog
+        self._place = place
+        self._resolved: dict[tuple[str, str], tuple[tuple[object, ...], DesiredApp]] = {}
+        self.decrypt_failures: list[str] = []
+        """Reasons since the last look; the cycle counts them."""
+
+    def build(self, revision: str, catalog: Catalog, engine: EngineState, memory: Memory) -> dict[str, Target]:
+        """A target for every app that belongs here, and for every one that stays because its manifest is broken."""
+        tree = self._source.tree(revision)
+        owned = _owned(engine)
+        here = {name: app for name, app in catalog.apps.items() if belongs(app, self._place.host, catalog.fleet)}
+        targets = {name: self._target(app, tree, revision, engine, memory, owned) for name, app in here.items()}
+        for name, blocked in self._broken(catalog, owned):
+            if name not in targets:
+                targets[name] = Target(name, self._fallback(name, engine, memory, owned), blocked)
+        return targets
+
+    def _target(
+        self,
+        app: App,
+        tree: Tree,
+        revision: str,
+        engine: EngineState,
+        memory: Memory,
+        owned: Mapping[str, list[Container]],
+    ) -> Target:
+        def fall_back(blocked: Blocked, pull: Pull | None = None) -> Target:
+            return Target(app.name, self._fallback(app.name, engine, memory, owned), blocked, pull)
+
+        forbidden = violation(app, self._place.policy)
+        if forbidden:
+            return fall_back(Blocked("PolicyViolation", f"{app.manifest}: {forbidden}"))
+        image = _image(app, engine, owned)
+        missing = image is None or (app.pull_policy == "always" and (app.image, revision) not in memory.pulled)
+        try:
+            desired = self._desired(app, tree, revision, image or f"provisional:{app.image}")
+            pull = self._pull(app, tree, desired) if missing else None
+        except ReconcilerError as error:
+            self.decrypt_failures.append(error.reason)
+            return fall_back(Blocked(error.reason, f"{app.manifest}: {error}"))
+        if pull is not None:
+            why = Blocked("Pulling", f"{app.image} is being pulled; the applied version goes on")
+            target = fall_back(why, pull)
+            return target if target.desired else Target(app.name, desired, None, pull)
+        quarantined = memory.quarantined.get(app.name)
+        if quarantined is not None and quarantined.fingerprint == desired.fingerprint:
+            text = f"{quarantined.message}; not tried again until a commit changes it or: reconciler retry {app.name}"
+            return fall_back(Blocked(quarantined.reason, text))
+        return Target(app.name, desired)
+
+    def _broken(self, catalog: Catalog, owned: Mapping[str, list[Container]]) -> Iterable[tuple[str, Blocked]]:
+        """Apps that stay as they are, and why."""
+        if catalog.fleet_broken:
+            why = _first(catalog.problems, "fleet.")
+            yield from ((name, Blocked("InvalidFleet", why)) for name in owned)
+        by_path = {c.claim.manifest: name for name, containers in owned.items() for c in containers if c.claim}
+        for broken in catalog.broken:
+            why = _first(catalog.problems, broken.path)
+            for name in {broken.app, by_path.get(broken.path)} - {None}:
+                if name is not None and (name in owned or broken.app == name):
+                    yield name, Blocked("InvalidManifest", why or f"{broken.path} cannot be used")
+
+    def _fallback(
+        self, name: str, engine: EngineState, memory: Memory, owned: Mapping[str, list[Container]]
+    ) -> DesiredApp | None:
+        """The version that was healthy last: where the store is lost, the one that the containers say they are of."""
+        applied = memory.applied.get(name)
+        containers = [c for c in owned.get(name, ()) if c.claim and c.claim.role == "replica"]
+        newest = max(containers, key=lambda c: c.created_at, default=None)
+        revision = applied.revision if applied else newest.claim.revision if newest and newest.claim else None
+        if revision is None:
+            return None
+        try:
+            tree = self._source.tree(revision)
+            app = self._read_catalog(tree).apps.get(name)
+            image = None
+            if app is not None:
+                wanted = applied.fingerprint if applied else ""
+                running = (c.image for c in containers if c.claim and c.claim.fingerprint == wanted)
+                image = next(running, None) or _image(app, engine, owned)
+            return self._desired(app, tree, revision, image) if app is not None and image is not None else None
+        except ReconcilerError as error:
+            log.warning("%s: the applied version at %s cannot be read: %s", name, revision[:8], error)
+            return None
+
+    def _desired(self, app: App, tree: Tree, revision: str, image: str) -> DesiredApp:
+        blobs = tuple(tree.entries[path].blob for path in _referred(app))
+        cached = self._resolved.get((app.name, image))
+        if cached is not None and cached[0] == (app, blobs):
+            desired = cached[1]
+            if desired.revision != revision:
+                desired = replace(desired, revision=revision)
+                self._resolved[app.name, image] = ((app, blobs), desired)
+            return desired
+        secrets = self._reveal(app.secrets.file, tree) if app.secrets else {}
+        files = {file.source: tree.read(file.source) for file in app.files}
+        desired = resolve(app, revision, Inputs(image, secrets, files), self._place.key, self._place.roots)
+        if len(self._resolved) > 4 * len(tree.entries) + 64:
+            self._resolved.clear()
+        self._resolved[app.name, image] = ((app, blobs), desired)
+        return desired
+
+    def _pull(self, app: App, tree: Tree, desired: DesiredApp) -> Pull:
+        never = app.pull_policy == "never"
+        return Pull(app.image, desired.revision, self._credentials(app, tree), never, desired)
+
+    def _credentials(self, app: App, tree: Tree) -> Credentials | None:
+        wanted = app.registry_credentials
+        if wanted is None:
+            return None
+        secrets = self._reveal(wanted.file, tree)
+        return secrets[wanted.username].reveal().decode(errors="replace"), secrets[wanted.password]
+
+    def _reveal(self, path: str, tree: Tree) -> Mapping[str, Secret]:
+        return self._vault.reveal(path, tree.entries[path].blob, tree.read(path))
+
+
+def _referred(app: App) -> list[str]:
+    files = [file.source for file in app.files]
+    return [*files, app.secrets.file] if app.secrets else files
+
+
+def _owned(engine: EngineState) -> dict[str, list[Container]]:
+    owned: dict[str, list[Container]] = {}
+    for container in engine.containers:
+        if container.owned and container.claim:
+            owned.setdefault(container.claim.app, []).append(container)
+    return owned
+
+
+def _image(app: App, engine: EngineState, owned: Mapping[str, list[Container]]) -> str | None:
+    """The image's id here; a replica that runs keeps an image that lost its tag."""
+    known = engine.images.get(normalise(app.image))
+    if known is not None:
+        return known
+    return next((c.image for c in owned.get(app.name, ()) if c.claim and c.claim.image == app.image), None)
+
+
+def _first(problems: Iterable[Problem], path: str) -> str:
+    """The first error whose path begins so, and how many more there are."""
+    errors = [str(problem) for problem in problems if problem.severity == "error" and problem.path.startswith(path)]
+    if not errors:
+        return ""
+    return f"{errors[0]} (and {len(errors) - 1} more)" if len(errors) > 1 else errors[0]

@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from harness.builders import NOW, SUBNET, app, converged, desired, kinds, paper, steps, wanted
+
+from reconciler.core import actions as act
+from reconciler.core.model import (
+    Applied,
+    Blocked,
+    BrokenManifest,
+    Container,
+    Health,
+    Memory,
+    NameState,
+    Observed,
+    ProbeResult,
+    Pull,
+    Quarantined,
+    Retry,
+    Suspended,
+    Target,
+    Task,
+    Volume,
+)
+from reconciler.core.plan import retiring, watch_list
+from reconciler.core.simulate import Forecast, empty_host, forecast
+
+LATER = NOW + 10_000
+
+
+def changed(observed: Observed, container: str, **changes: Any) -> Observed:
+    containers = tuple(replace(c, **changes) if c.name.startswith(container) else c for c in observed.engine.containers)
+    return replace(observed, engine=replace(observed.engine, containers=containers))
+
+
+def without(observed: Observed, container: str) -> Observed:
+    containers = tuple(c for c in observed.engine.containers if not c.name.startswith(container))
+    return replace(observed, engine=replace(observed.engine, containers=containers))
+
+
+def container(end: Forecast, prefix: str) -> Container:
+    return next(c for c in end.observed.engine.containers if c.name.startswith(prefix))
+
+
+def order(end: Forecast) -> list[str]:
+    return [type(event.action).__name__ for event in end.events]
+
+
+def test_first_deployment_starts_waits_names_and_records() -> None:
+    end = converged(desired(app(replicas=2)))
+    assert order(end) == ["LoadSite", "StartReplica", "StartReplica", "SetName", "SetName", "RecordApplied"]
+    assert end.end.converged
+    assert len(end.observed.names.names["shop"].written) == 2
+
+
+def test_nothing_happens_when_nothing_changed() -> None:
+    end = converged(desired(app()))
+    again = steps(end.wanted, end.observed, end.memory, LATER)
+    assert again.actions == ()
+    assert again.wake_at is None
+    assert again.statuses["shop"].sync == "Synced"
+    assert again.statuses["shop"].health == "Healthy"
+
+
+def test_upgrade_keeps_old_until_new_has_taken_over() -> None:
+    before = converged(desired(app()))
+    end = forecast(wanted(desired(app(), image="sha256:2")), before.observed, before.memory, SUBNET, LATER)
+    assert order(end) == ["StartReplica", "SetName", "StopContainer", "RemoveContainer", "RecordApplied"]
+    assert end.down == {}
+    switch = next(event for event in end.events if isinstance(event.action, act.SetName))
+    stop = next(event for event in end.events if isinstance(event.action, act.StopContainer))
+    assert stop.at - switch.at >= 1.29  # nginx keeps what it resolved for a second
+
+
+def test_old_is_not_stopped_while_someone_is_connected_but_not_for_ever() -> None:
+    before = converged(desired(app()))
+    new = desired(app(), image="sha256:2")
+    halfway = forecast(wanted(new), before.observed, before.memory, SUBNET, LATER)
+    old = container(before, "shop.1.")
+    start = next(e.action for e in halfway.events if isinstance(e.action, act.StartReplica))
+    new_container = container(halfway, start.name)
+    observed = replace(
+        before.observed,
+        engine=replace(before.observed.engine, containers=(old, new_container)),
+        probes=halfway.observed.probes,
+        names=replace(
+            before.observed.names,
+            names={"shop": NameState((new_container.address or "",), LATER + 5, (new_container.address or "",))},
+        ),
+        connections={old.id: 3},
+    )
+    memory = replace(before.memory, applied={"shop": Applied("a" * 40, new.fingerprint, LATER)})
+    waiting = steps(wanted(new), observed, memory, LATER + 10)
+    assert waiting.actions == ()
+    assert waiting.statuses["shop"].reason == "Draining"
+    assert waiting.wake_at == pytest.approx(LATER + 10.25)
+    drained = steps(wanted(new), observed, memory, LATER + 5 + 31.4)
+    assert kinds(drained) == ["StopContainer", "RemoveContainer"]
+
+
+@pytest.mark.parametrize(
+    ("answered", "up_since"),
+    [(("10.201.9.9",), 0.0), (None, None), ("written", LATER + 4)],
+    ids=["stale", "down", "cold"],
+)
+def test_a_switch_is_not_complete_before_the_names_service_answers_it(answered: Any, up_since: float | None) -> None:
+    before = converged(desired(app()))
+    new = desired(app(), image="sha256:2")
+    end = forecast(wanted(new), before.observed, before.memory, SUBNET, LATER)
+    both = (container(before, "shop.1."), container(end, "shop.1."))
+    written = end.observed.names.names["shop"].written
+    name = NameState(written, LATER, written if answered == "written" else answered)
+    observed = replace(
+        end.observed,
+        engine=replace(end.observed.engine, containers=both),
+        names=replace(end.observed.names, up_since=up_since, names={"shop": name}),
+    )
+    made = steps(end.wanted, observed, end.memory, LATER + 8)
+    assert "StopContainer" not in kinds(made)
+    assert made.wake_at is not None
+
+
+def test_recreate_stops_first_and_removes_only_when_new_is_healthy() -> None:
+    with_volume = app(volumes=(Volume("data", "/data"),))
+    before = converged(desired(with_volume))
+    end = forecast(wanted(desired(with_volume, image="sha256:2")), before.observed, before.memory, SUBNET, LATER)
+    assert order(end) == ["SetName", "StopContainer", "StartReplica", "SetName", "RemoveContainer", "RecordApplied"]
+    assert 0 < end.down["shop"] < 5
+
+
+def test_a_failed_recreate_puts_the_old_containers_back() -> None:
+    with_volume = app(volumes=(Volume("data", "/data"),))
+    old, new = desired(with_volume), desired(with_volume, image="sha256:2")
+    before = converged(old)
+    start = act.StartReplica("shop", "", new, 1, "10.201.7.7", f"shop.1.{new.fingerprint[:8]}")
+    host = paper(before.observed, before.memory, wanted(new), LATER)
+    host.do(act.SetName("shop", "", ()))
+    host.do(act.StopContainer("shop", "", container(before, "shop.1.").id, "", 1))
+    host.do(start)
+    crashing = changed(host.observed, f"shop.1.{new.fingerprint[:8]}", state="restarting", restarts=3, exit_code=1)
+    failed = steps(wanted(new), crashing, before.memory, LATER + 3)
+    assert kinds(failed) == ["Quarantine"]
+    assert failed.actions[0].reason.startswith("shop.1.")
+    fallen = wanted(shop=Target("shop", old, Blocked("CrashLoop", "it crashed")))
+    end = forecast(fallen, crashing, before.memory, SUBNET, LATER + 4)
+    assert order(end)[:2] == ["StopContainer", "StartContainer"]
+    assert [c.name for c in end.observed.engine.containers] == [container(before, "shop.1.").name]
+    assert end.observed.names.names["shop"].written
+    assert end.end.statuses["shop"].sync == "OutOfSync"
+
+
+def test_drift_is_repaired_and_named() -> None:
+    end = converged(desired(app(replicas=2)))
+    made = steps(end.wanted, without(end.observed, "shop.2."), end.memory, LATER)
+    assert kinds(made) == ["StartReplica", "SetName"]
+    assert made.actions[0].drift
+    assert "shop.2." in made.actions[0].reason
+    assert made.actions[1] == act.SetName(
+        "shop", "healthy replicas changed", (container(end, "shop.1.").address or "",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "repair"),
+    [
+        ({"state": "exited"}, "StartContainer"),
+        ({"state": "paused"}, "Unpause"),
+        ({"state": "dead"}, "RemoveContainer"),
+        ({"address": None}, "Reconnect"),
+    ],
+)
+def test_each_kind_of_drift_has_the_gentlest_repair(change: dict[str, Any], repair: str) -> None:
+    end = converged(desired(app(replicas=2)))
+    made = steps(end.wanted, changed(end.observed, "shop.2.", **change), end.memory, LATER)
+    assert repair in kinds(made)
+    assert made.actions[0].drift
+
+
+def test_changed_limits_are_set_back() -> None:
+    end = converged(desired(app()))
+    limits = container(end, "shop").limits
+    assert limits is not None
+    made = steps(end.wanted, changed(end.observed, "shop", limits=replace(limits, memory=5)), end.memory, LATER)
+    assert made.actions == (
+        act.UpdateLimits(
+            "shop", made.actions[0].reason, container(end, "shop").id, container(end, "shop").name, limits, drift=True
+        ),
+    )
+
+
+def test_scaling_keeps_the_others() -> None:
+    three = converged(desired(app(replicas=3)))
+    end = forecast(wanted(desired(app(replicas=1))), three.observed, three.memory, SUBNET, LATER)
+    assert order(end).count("RemoveContainer") == 2
+    assert "StartReplica" not in order(end)
+    assert [c.name[:6] for c in end.observed.engine.containers] == ["shop.1"]
+
+
+def test_a_sick_replica_leaves_the_name_but_the_last_one_stays() -> None:
+    probed = app(replicas=2, health=Health("http", port=80))
+    end = converged(desired(probed))
+    one, two = container(end, "shop.1."), container(end, "shop.2.")
+    sick = replace(end.observed, probes={**end.observed.probes, two.id: ProbeResult(healthy=False, since=LATER)})
+    made = steps(end.wanted, sick, end.memory, LATER + 1)
+    assert made.actions == (act.SetName("shop", "healthy replicas changed", (one.address or "",)),)
+    assert made.statuses["shop"].replicas_healthy == 1
+    both = replace(sick, probes={c.id: ProbeResult(healthy=False, since=LATER) for c in (one, two)})
+    assert steps(end.wanted, both, end.memory, LATER + 1).actions == ()
+
+
+def test_an_agent_that_has_just_started_takes_nobody_out_of_the_name() -> None:
+    end = converged(desired(app(replicas=2, health=Health("http", port=80))))
+    assert steps(end.wanted, replace(end.observed, probes={}), end.memory, LATER).actions == ()
+
+
+def test_a_version_that_never_becomes_healthy_takes_no_traffic_and_is_quarantined() -> None:
+    probed = app(health=Health("http", port=80, deadline=30))
+    before = converged(desired(probed))
+    new = desired(probed, image="sha256:2")
+    end = forecast(wanted(new), before.observed, before.memory, SUBNET, LATER)
+    fresh = container(end, "shop.1.")
+    observed = replace(
+        before.observed,
+        engine=replace(before.observed.engine, containers=(container(before, "shop.1."), fresh)),
+        probes={
+            **before.observed.probes,
+            fresh.id: ProbeResult(healthy=False, since=fresh.created_at, message="GET /: 500"),
+        },
+    )
+    waiting = steps(wanted(new), observed, before.memory, fresh.created_at + 29)
+    assert waiting.actions == ()
+    assert waiting.wake_at == fresh.created_at + 30
+    assert "old version goes on serving" in waiting.statuses["shop"].message
+    failed = steps(wanted(new), observed, before.memory, fresh.created_at + 30)
+    assert kinds(failed) == ["Quarantine"]
+    quarantine = failed.actions[0]
+    assert isinstance(quarantine, act.Quarantine)
+    assert (quarantine.cause, quarantine.container) == ("DeadlineExceeded", fresh.id)
+    assert "GET /: 500" in quarantine.message
+
+
+def test_before_deploy_runs_once_and_before_any_replica() -> None:
+    migrated = app(before_deploy=Task(("migrate",)))
+    end = converged(desired(migrated))
+    assert order(end)[:3] == ["LoadSite", "RunTask", "StartReplica"]
+    gone = without(end.observed, "shop.1.")
+    assert "RunTask" not in kinds(steps(end.wanted, gone, end.memory, LATER))
+
+
+def test_a_failed_before_deploy_changes_nothing_else() -> None:
+    migrated = app(before_deploy=Task(("migrate",)))
+    before = converged(desired(migrated))
+    new = desired(migrated, image="sha256:2")
+    end = forecast(wanted(new), before.observed, before.memory, SUBNET, LATER)
+    task = next(c for c in end.observed.engine.containers if c.name.startswith("shop.before."))
+    observed = replace(
+        before.observed,
+        engine=replace(
+            before.observed.engine,
+            containers=(container(before, "shop.1."), replace(task, exit_code=3)),
+        ),
+    )
+    made = steps(wanted(new), observed, before.memory, LATER + 9)
+    assert kinds(made) == ["Quarantine"]
+    assert "exit code 3" in made.actions[0].reason
+
+
+def test_dependencies_come_first_and_name_themselves() -> None:
+    db, shop = desired(app("db")), desired(app(depends_on=("db",)))
+    end = converged(shop, db)
+    started = [event.action.app for event in end.events if isinstance(event.action, act.StartReplica)]
+    assert started == ["db", "shop"]
+    first = steps(wanted(shop, db), empty_host(), Memory(), NOW)
+    assert first.statuses["shop"].reason == "WaitingForDependency"
+    assert "db" in first.statuses["shop"].message
+
+
+def test_removal_takes_the_name_first_and_keeps_others() -> None:
+    before = converged(desired(app()), desired(app("other")))
+    end = forecast(wanted(desired(app("other"))), before.observed, before.memory, SUBNET, LATER)
+    assert [type(e.action).__name__ for e in end.events] == [
+        "SetName",
+        "StopContainer",
+        "RemoveContainer",
+        "RecordPruned",
+    ]
+    assert "shop" not in end.memory.applied
+
+
+def test_mass_removal_waits_for_a_person() -> None:
+    before = converged(*[desired(app(name)) for name in ("a", "b", "c", "d", "e")])
+    asked = wanted(desired(app("a")), desired(app("b")), revision="b" * 40)
+    refused = steps(asked, before.observed, before.memory, LATER)
+    assert refused.prune_blocked == 3
+    assert not refused.converged
+    assert "reconciler accept bbbbbbbb" in refused.faults[0][1]
+    assert "StopContainer" not in kinds(refused)
+    accepted = replace(before.memory, accepted=frozenset({"b" * 40}))
+    assert kinds(steps(asked, before.observed, accepted, LATER)).count("SetName") == 3
+    two = wanted(*[desired(app(name)) for name in ("a", "b", "c")], revision="b" * 40)
+    assert steps(two, before.observed, before.memory, LATER).prune_blocked == 0
+    assert steps(wanted(revision="b" * 40), before.observed, before.memory, LATER).prune_blocked == 5
+
+
+def test_a_manifest_that_cannot_be_read_bars_every_removal() -> None:
+    before = converged(desired(app()), desired(app("other")), desired(app("third")))
+    asked = wanted(desired(app("other")), desired(app("third")))
+    broken = replace(asked, catalog=replace(asked.catalog, broken=(BrokenManifest("new/app.yaml", None),)))
+    made = steps(broken, before.observed, before.memory, LATER)
+    assert made.prune_blocked == 1
+    assert "new/app.yaml" in made.faults[0][1]
+    known = replace(asked, catalog=replace(asked.catalog, broken=(BrokenManifest("apps/other/app.yaml", None),)))
+    assert steps(known, before.observed, before.memory, LATER).prune_blocked == 0
+
+
+def test_containers_signed_by_another_key_bar_their_app_and_are_not_touched() -> None:
+    end = converged(desired(app()), desired(app("other")))
+    lost = changed(end.observed, "shop.1.", owned=False)
+    made = steps(end.wanted, lost, end.memory, LATER)
+    assert made.actions == ()
+    assert made.statuses["shop"].reason == "ForeignContainer"
+    assert "docker rm -f shop.1." in made.statuses["shop"].message
+    assert made.statuses["other"].sync == "Synced"
+
+
+def test_suspended_apps_are_left_alone() -> None:
+    end = converged(desired(app()))
+    memory = replace(end.memory, suspended={"shop": Suspended(NOW, "holiday")})
+    made = steps(end.wanted, without(end.observed, "shop"), memory, LATER)
+    assert made.actions == ()
+    assert made.statuses["shop"].health == "Suspended"
+
+
+def test_a_pull_does_not_keep_the_old_version_from_being_repaired() -> None:
+    old, new = desired(app()), desired(app(image="shop:2"), image="provisional:shop:2")
+    before = converged(old)
+    pull = Pull("shop:2", "b" * 40, None, forbidden=False, desired=new)
+    asked = wanted(shop=Target("shop", old, Blocked("Pulling", "pulling"), pull))
+    made = steps(asked, without(before.observed, "shop"), before.memory, LATER)
+    assert set(kinds(made)) == {"StartReplica", "PullImage", "SetName"}
+    busy = replace(before.memory, busy={"pull:shop": "pulling"})
+    assert "PullImage" not in kinds(steps(asked, before.observed, busy, LATER))
+    failed = replace(before.memory, retries={"pull:shop": Retry(LATER + 60, 3, "RegistryUnavailable", "no answer")})
+    waiting = steps(asked, before.observed, failed, LATER)
+    assert waiting.actions == ()
+    assert waiting.wake_at == LATER + 60
+    assert waiting.statuses["shop"].next_retry == LATER + 60
+
+
+def test_a_busy_or_failing_app_never_holds_up_another() -> None:
+    apps = (desired(app()), desired(app("other")))
+    memory = Memory(busy={"shop": "stopping"}, retries={"third": Retry(NOW + 9, 1, "X", "y")})
+    made = steps(wanted(*apps), empty_host(), memory, NOW)
+    assert [action.app for action in made.actions if action.app] == ["other"]
+    assert made.statuses["shop"].message == "stopping"
+
+
+def test_an_app_of_which_no_version_is_known_is_left_exactly_as_it_is() -> None:
+    before = converged(desired(app()))
+    asked = wanted(shop=Target("shop", None, Blocked("InvalidManifest", "apps/shop/app.yaml:1:1: broken")))
+    made = steps(asked, before.observed, before.memory, LATER)
+    assert made.actions == ()
+    assert (made.statuses["shop"].sync, made.statuses["shop"].health) == ("Unknown", "Healthy")
+    assert "apps/shop/app.yaml:1:1" in made.statuses["shop"].message
+
+
+def test_the_names_service_is_started_when_down_and_when_blind() -> None:
+    end = converged(desired(app()))
+    down = replace(end.observed, names=replace(end.observed.names, up_since=None))
+    assert kinds(steps(end.wanted, down, end.memory, LATER)) == ["StartNames"]
+    name = replace(end.observed.names.names["shop"], answered=())
+    blind = replace(end.observed, names=replace(end.observed.names, names={"shop": name}))
+    assert "StartNames" in kinds(steps(end.wanted, blind, end.memory, LATER))
+
+
+def test_nothing_of_an_app_happens_before_the_network_exists() -> None:
+    host = empty_host()
+    made = steps(wanted(desired(app())), replace(host, engine=replace(host.engine, network=False)), Memory(), NOW)
+    assert kinds(made) == ["EnsureNetwork"]
+
+
+def test_leftover_files_go_when_nobody_is_at_work() -> None:
+    end = converged(desired(app()))
+    observed = replace(end.observed, present=frozenset({"/state/files/old/1"}))
+    made = steps(end.wanted, observed, end.memory, LATER)
+    assert kinds(made) == ["RemoveLeftovers"]
+    assert steps(end.wanted, observed, replace(end.memory, busy={"x": "y"}), LATER).actions == ()
+
+
+def test_probes_and_connections_are_asked_only_where_they_matter() -> None:
+    probed = desired(app(health=Health("http", port=80)))
+    end = converged(probed, desired(app("other")))
+    containers = end.observed.engine.containers
+    shop = container(end, "shop.1.")
+    assert watch_list(end.wanted.targets, containers) == {shop.id: (shop.address, probed.app.health)}
+    assert retiring(end.wanted.targets, containers) == []
+    newer = wanted(desired(app(), image="sha256:2"), desired(app("other"))).targets
+    assert retiring(newer, containers) == [shop.id]
+
+
+def test_quarantine_of_another_fingerprint_means_nothing() -> None:
+    end = converged(desired(app()))
+    memory = replace(end.memory, quarantined={"shop": Quarantined("0" * 16, "CrashLoop", "x", "b" * 40, NOW)})
+    assert steps(end.wanted, end.observed, memory, LATER).converged
