@@ -1,0 +1,105 @@
+"""Which containers are ours. A label alone proves nothing: containers inherit their image's labels.
+
+Each container carries its Claim in labels, and a signature by this host's key over these and its name. So an image's
+LABEL, a container that was renamed and one that another host's agent made are all told apart from ours, and a lost
+store changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from typing import get_args
+
+from reconciler.core.model import Claim, Role
+
+PREFIX = "reconciler."
+SIGNATURE = f"{PREFIX}signature"
+TEMPORARY = f"{PREFIX}temporary"
+"""Marks a container that never runs and that its maker removes again."""
+OWNER = f"{PREFIX}owner"
+"""On networks and volumes. They are never removed by us, so a name is enough and needs no signature."""
+
+_CLAIM = tuple(
+    PREFIX + word
+    for word in (
+        "app",
+        "fingerprint",
+        "slot",
+        "role",
+        "manifest",
+        "revision",
+        "image",
+        "fields",
+        "files-directory",
+        "secrets-directory",
+    )
+)
+
+
+def labels(name: str, claim: Claim, key: bytes) -> dict[str, str]:
+    """The labels that make a container of this name ours."""
+    written = dict(
+        zip(
+            _CLAIM,
+            (
+                claim.app,
+                claim.fingerprint,
+                str(claim.slot),
+                claim.role,
+                claim.manifest,
+                claim.revision,
+                claim.image,
+                json.dumps(dict(claim.fields), sort_keys=True, separators=(",", ":")),
+                claim.files_directory,
+                claim.secrets_directory,
+            ),
+            strict=True,
+        )
+    )
+    return {**written, SIGNATURE: _sign("claim", name, written, key)}
+
+
+def read(name: str, found: Mapping[str, str], key: bytes) -> tuple[Claim | None, bool]:
+    """What a container of this name claims by its labels, and whether our key signed that.
+
+    None where there is no complete claim.
+    """
+    # Only the words that we write ourselves: an image may bring more labels with our prefix.
+    written = {label: found[label] for label in _CLAIM if label in found}
+    claim = _parse(written) if len(written) == len(_CLAIM) else None
+    if claim is None:
+        return None, False
+    return claim, hmac.compare_digest(found.get(SIGNATURE, "").encode(), _sign("claim", name, written, key).encode())
+
+
+def temporary(name: str, key: bytes) -> dict[str, str]:
+    """The labels of a container that only serves to look into an image."""
+    return {TEMPORARY: _sign("temporary", name, {}, key)}
+
+
+def is_temporary(name: str, found: Mapping[str, str], key: bytes) -> bool:
+    """Whether ``temporary`` made these labels for this name."""
+    return hmac.compare_digest(found.get(TEMPORARY, "").encode(), temporary(name, key)[TEMPORARY].encode())
+
+
+def _sign(purpose: str, name: str, written: Mapping[str, str], key: bytes) -> str:
+    canonical = json.dumps([purpose, name, dict(written)], sort_keys=True, separators=(",", ":"))
+    return hmac.new(key, canonical.encode(), hashlib.sha256).hexdigest()
+
+
+def _parse(written: Mapping[str, str]) -> Claim | None:
+    app, fingerprint, slot, role, manifest, revision, image, fields, files, secrets = (written[word] for word in _CLAIM)
+    try:
+        parsed = json.loads(fields)
+        number = int(slot)
+    except ValueError:
+        return None
+    if not isinstance(parsed, dict) or not all(isinstance(value, str) for value in parsed.values()):
+        return None
+    for known in get_args(Role):
+        if role == known:
+            return Claim(app, fingerprint, number, known, manifest, revision, image, parsed, files, secrets)
+    return None

@@ -1,0 +1,222 @@
+"""Images: fetched from registries, and asked for the user they run as."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import secrets
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from reconciler.core.images import registry_of
+from reconciler.core.model import Secret
+from reconciler.core.ownership import TEMPORARY, is_temporary, temporary
+from reconciler.errors import Failed, ReconcilerError, Unavailable
+from reconciler.world.containers.clients import NOT_FOUND, Answered, Clients
+
+if TYPE_CHECKING:
+    from reconciler.world.containers.wire import Client
+
+_PULL_TIMEOUT = 600.0  # seconds for a whole pull
+_LEFTOVER = 600.0  # seconds after which a container that only serves to look into an image was left by a crash
+_LARGEST_FILE = 4 * 1024 * 1024  # bytes of /etc/passwd that are read
+
+Progress = Callable[[str], None]
+
+
+class Images:
+    """Pulls and looks into images."""
+
+    def __init__(self, clients: Clients, key: bytes) -> None:
+        self._clients = clients
+        self._key = key
+        self._users: dict[tuple[str, str | None], tuple[int, int]] = {}
+
+    # --- registries
+
+    def pull(self, reference: str, credentials: tuple[str, Secret] | None, progress: Progress | None = None) -> str:
+        """Pull and return the image's id. The engine keeps what it has already when a pull ends early."""
+        deadline = time.monotonic() + _PULL_TIMEOUT
+        try:
+            with self._clients.speaking(f"pull {reference}") as client:
+                for line in client.pull(reference, stream=True, decode=True, auth_config=_auth(credentials)):
+                    _check_pull(reference, line, deadline)
+                    if progress is not None and line.get("status"):
+                        progress(" ".join(filter(None, (line.get("id"), line["status"], line.get("progress")))))
+                return str(client.inspect_image(reference)["Id"])
+        except Answered as answer:
+            raise _registry_error(reference, answer, credentials) from answer
+
+    def remote_digest(self, reference: str, credentials: tuple[str, Secret] | None) -> str:
+        """The digest that the registry has for a reference now."""
+        try:
+            with self._clients.speaking(f"ask the registry for {reference}") as client:
+                answer = client.inspect_distribution(reference, auth_config=_auth(credentials))
+                return str(answer["Descriptor"]["digest"])
+        except Answered as answer:
+            raise _registry_error(reference, answer, credentials) from answer
+
+    # --- users
+
+    def resolve_user(self, image: str, user: str | None) -> tuple[int, int]:
+        """Numeric user and group, by the engine's own rules (a bare number takes its group from /etc/passwd)."""
+        known = self._users.get((image, user))
+        if known is None:
+            known = self._users[image, user] = self._look_up_user(image, user)
+        return known
+
+    def _look_up_user(self, image: str, user: str | None) -> tuple[int, int]:
+        with self._clients.speaking(f"inspect image {image}") as client:
+            effective = user or str((client.inspect_image(image).get("Config") or {}).get("User") or "")
+        name, _, group = effective.partition(":")
+        if not name:
+            return 0, 0
+        if name.isdigit() and group.isdigit():
+            return int(name), int(group)
+        passwd, groups = self._read_files(image, "/etc/passwd", "/etc/group")
+        return find_user(passwd, groups, name, group, image)
+
+    def _read_files(self, image: str, *paths: str) -> list[str]:
+        """Text files of an image, read from a container that never runs; empty where there is none."""
+        name = f"reconciler-look-{secrets.token_hex(6)}"
+        with self._clients.speaking(f"look into image {image}") as client:
+            self._remove_leftovers(client)
+            container = client.create_container(
+                image,
+                command=["never-started"],
+                name=name,
+                labels=temporary(name, self._key),
+                host_config=client.create_host_config(network_mode="none"),
+            )["Id"]
+            try:
+                return [_read_file(client, container, path) for path in paths]
+            finally:
+                client.remove_container(container, v=True, force=True)
+
+    def _remove_leftovers(self, client: Client) -> None:
+        for each in client.containers(all=True, filters={"label": TEMPORARY, "status": "created"}):
+            name = each["Names"][0].lstrip("/")
+            if is_temporary(name, each["Labels"], self._key) and time.time() - each["Created"] > _LEFTOVER:
+                client.remove_container(each["Id"], v=True, force=True)
+
+
+def find_user(passwd: str, groups: str, name: str, group: str, image: str) -> tuple[int, int]:
+    """User and group by name or number in the texts of /etc/passwd and /etc/group.
+
+    Raises:
+        Failed: A name that is not there.
+    """
+    by_name = {fields[0]: fields for fields in _records(passwd, 4)}
+    by_number = {fields[2]: fields for fields in reversed(list(_records(passwd, 4)))}
+    entry = by_name.get(name) or by_number.get(name)
+    if entry is None and not name.isdigit():
+        raise Failed(
+            f"the image {image} has no user {name!r} in /etc/passwd",
+            reason="UserUnknown",
+            remedy="Write the number instead, or add the user to the image",
+        )
+    uid, gid = (int(entry[2]), int(entry[3])) if entry is not None else (int(name), 0)
+    if not group:
+        return uid, gid
+    named = {fields[0]: fields[2] for fields in _records(groups, 3)}.get(group, group)
+    if not named.isdigit():
+        raise Failed(
+            f"the image {image} has no group {group!r} in /etc/group",
+            reason="UserUnknown",
+            remedy="Write the number instead, or add the group to the image",
+        )
+    return uid, int(named)
+
+
+def _records(text: str, fields: int) -> Iterable[list[str]]:
+    for line in text.splitlines():
+        record = line.split(":")
+        if len(record) >= fields and record[2].isdigit() and (fields == 3 or record[3].isdigit()):  # noqa: PLR2004
+            yield record
+
+
+def _read_file(client: Client, container: str, path: str) -> str:
+    """A text file of a container, through symbolic links; empty where there is none."""
+    import docker.errors  # noqa: PLC0415  (loaded already: there is a client)
+
+    for _ in range(5):
+        try:
+            stream, _ = client.get_archive(container, path)
+        except docker.errors.NotFound:
+            return ""
+        archive = io.BytesIO()
+        for chunk in stream:
+            archive.write(chunk)
+            if archive.tell() > _LARGEST_FILE:
+                return ""
+        archive.seek(0)
+        with tarfile.open(fileobj=archive) as opened:
+            member = opened.next()
+            if member is None:
+                return ""
+            if member.issym():
+                path = posixpath.normpath(posixpath.join(posixpath.dirname(path), member.linkname))
+                continue
+            content = opened.extractfile(member)
+            return content.read().decode(errors="replace") if content is not None else ""
+    return ""
+
+
+def _check_pull(reference: str, line: Mapping[str, str], deadline: float) -> None:
+    if "error" in line:
+        raise Answered(f"pull {reference}", 0, line["error"])
+    if time.monotonic() > deadline:
+        raise Unavailable(
+            f"pulling {reference} took longer than {_PULL_TIMEOUT:g} s",
+            reason="RegistryUnavailable",
+            remedy="Look at the network; layers that were fetched are kept, and the next pull goes on from there",
+        )
+
+
+def _auth(credentials: tuple[str, Secret] | None) -> dict[str, str] | None:
+    """What the SDK encodes into one header; None lets it use what ``docker login`` left for root."""
+    return None if credentials is None else {"username": credentials[0], "password": credentials[1].reveal().decode()}
+
+
+_MISSING = (
+    "manifest unknown",
+    "not found",
+    "no matching manifest",
+    "name unknown",
+    "invalid reference format",
+    "invalid tag format",
+    "name invalid",
+)
+_DENIED = ("unauthorized", "no basic auth credentials", "denied", "forbidden", "401", "403")
+
+
+def _registry_error(reference: str, answer: Answered, credentials: tuple[str, Secret] | None) -> ReconcilerError:
+    """Engines of all versions say in words, not in codes, what a registry answered."""
+    registry, text = registry_of(reference), answer.text.lower()
+    if answer.reason == "DiskFull":
+        return answer
+    # First: "lookup HOST: no such host" and "dial tcp ..." may go on with words of the two below.
+    if "dial tcp" in text or "lookup " in text or "timeout" in text or "toomanyrequests" in text:
+        pass
+    elif any(word in text for word in _DENIED):
+        remedy = (
+            "Check the user and password in the SOPS file that registry_credentials names"
+            if credentials is not None
+            else "Name a SOPS file under registry_credentials, or check the image's name"
+        )
+        return Failed(
+            f"the registry {registry} denies {reference}: {answer.text}", reason="RegistryDenied", remedy=remedy
+        )
+    elif answer.status == NOT_FOUND or any(word in text for word in _MISSING):
+        return Failed(
+            f"there is no image {reference} in {registry}: {answer.text}",
+            reason="ImageNotFound",
+            remedy="Check name and tag, and that the build has pushed it",
+        )
+    return Unavailable(
+        f"the registry {registry} cannot give {reference} now: {answer.text}",
+        reason="RegistryUnavailable",
+        remedy="Look at the registry and the way to it; the agent tries again by itself",
+    )
