@@ -1,0 +1,368 @@
+"""A manifest that its schema accepts becomes an App, and what no schema can say about one manifest is checked."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.core.model import (
+    App,
+    File,
+    Health,
+    Ingress,
+    Problem,
+    PublishedPort,
+    RegistryCredentials,
+    Resources,
+    Rollout,
+    SecretsFile,
+    Task,
+    Volume,
+)
+from reconciler.core.node import Node, in_order
+from reconciler.core.units import duration, size
+
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+"""An app's name: a DNS label that leaves room for what is made of it."""
+
+SECRETS_TARGET = "/run/secrets"
+_LEAST_MEMORY = 6 * 1024 * 1024  # the engine refuses less
+_LAST_PORT = 65_535
+_OUR_HOSTS = "reconciler.invalid"  # nginx answers for the agent under these names
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a manifest says, usable or not."""
+
+    app: App
+    """Where something is wrong the defaults stand; only a draft without problems may be used."""
+    root: Node
+    """The manifest upon the fleet's defaults."""
+    damaged: frozenset[str]
+    """Keys that were left out because something is wrong under them."""
+    problems: tuple[Problem, ...]
+
+
+def draft(path: str, name: str, root: Node, damaged: frozenset[str]) -> Draft:
+    """Make what can be made of a manifest.
+
+    Args:
+        path: The manifest's path in the tree.
+        name: The app's name.
+        root: The document upon the fleet's defaults.
+        damaged: Keys of its top level that the schema does not accept.
+    """
+    sound = Node(root.path, root.line, root.column, root.value)
+    sound.fields = {key: node for key, node in root.fields.items() if key not in damaged}
+    drafting = _Drafting(path, name, sound, damaged)
+    app = drafting.app()
+    drafting.check(app)
+    return Draft(app, root, damaged, in_order(drafting.problems))
+
+
+def resolve(folder: str, source: str) -> str | None:
+    """A path relative to a folder of the tree, or to its root when it begins with ``/``; None when it leads outside."""
+    parts = [] if source.startswith("/") else [part for part in folder.split("/") if part]
+    for part in source.split("/"):
+        if part == "..":
+            if not parts:
+                return None
+            parts.pop()
+        elif part not in {"", "."}:
+            parts.append(part)
+    return "/".join(parts) or None
+
+
+def given(node: Node | None, **convert: Callable[[Node], object]) -> Mapping[str, Any]:
+    """The keys that a mapping has, converted; those left out have their default in the model."""
+    fields = node.fields if node is not None else {}
+    return {key: convert[key](fields[key]) for key in convert if key in fields}
+
+
+def as_text(node: Node) -> str:
+    """A scalar as it was written."""
+    return node.text
+
+
+def as_seconds(node: Node) -> float:
+    """A duration."""
+    return duration(node.text)
+
+
+def as_texts(node: Node) -> tuple[str, ...]:
+    """A list of texts."""
+    return tuple(item.text for item in node.items)
+
+
+def _as_bytes(node: Node) -> int:
+    return size(node.text)
+
+
+def _as_int(node: Node) -> int:
+    return int(float(node.text))  # 2.0 is an integer to JSON Schema
+
+
+def _as_float(node: Node) -> float:
+    return float(node.text)
+
+
+def _as_bool(node: Node) -> bool:
+    return node.value is True
+
+
+def _as_mapping(node: Node) -> Mapping[str, str]:
+    return {key: value.text for key, value in node.fields.items()}
+
+
+def _as_mode(node: Node) -> int:
+    return int(node.text, 8)
+
+
+def _as_volume(node: Node) -> Volume:
+    source, target, *mode = node.text.split(":")
+    return Volume(source, target, mode == ["ro"])
+
+
+class _Drafting:
+    """One manifest on its way."""
+
+    def __init__(self, path: str, name: str, root: Node, damaged: frozenset[str]) -> None:
+        self._path = path
+        self._name = name
+        self._root = root
+        self._damaged = damaged
+        self.problems: list[Problem] = []
+
+    def app(self) -> App:
+        """The values."""
+        root = self._root
+        image = root.at("image")
+        return App(
+            name=self._name,
+            manifest=self._path,
+            image=image.text if image else "",
+            health=self._health(),
+            ports=tuple(port for node in root.each("ports") if (port := self._port(node))),
+            **given(
+                root,
+                replicas=_as_int,
+                hosts=as_texts,
+                command=self.command,
+                entrypoint=self.command,
+                user=as_text,
+                working_dir=as_text,
+                environment=_as_mapping,
+                secrets=self._secrets,
+                files=lambda node: tuple(file for item in node.items if (file := self._file(item))),
+                volumes=lambda node: tuple(_as_volume(item) for item in node.items),
+                tmpfs=as_texts,
+                labels=_as_mapping,
+                resources=self._resources,
+                cap_add=as_texts,
+                read_only=_as_bool,
+                ingress=lambda node: tuple(self._ingress(item) for item in node.items),
+                rollout=lambda node: Rollout(**given(node, strategy=as_text, drain=as_seconds)),
+                depends_on=as_texts,
+                before_deploy=lambda node: Task(**given(node, command=self.command, timeout=as_seconds)),
+                stop_grace_period=as_seconds,
+                stop_signal=as_text,
+                pull_policy=as_text,
+                registry_credentials=self._registry_credentials,
+            ),
+        )
+
+    def check(self, app: App) -> None:
+        """What concerns several keys."""
+        self._check_targets()
+        self._check_ports(app)
+        self._check_ingress()
+        self._check_variables(app)
+        self._check_health(app)
+        self._check_rollout(app)
+
+    def _problem(self, node: Node, message: str) -> None:
+        self.problems.append(node.problem(message, self._name))
+
+    def command(self, node: Node) -> tuple[str, ...]:
+        """Words, split as a shell would where the manifest has text."""
+        if isinstance(node.value, list):
+            return as_texts(node)
+        try:
+            words = tuple(shlex.split(node.text))
+        except ValueError:
+            self._problem(node, "a quote or backslash in this command is not closed; a list of words needs none")
+            return ()
+        if not words:
+            self._problem(node, "this command is empty")
+        return words
+
+    def _resolved(self, node: Node) -> str:
+        folder = self._path.rpartition("/")[0]
+        resolved = resolve(folder, node.text)
+        if resolved is None:
+            self._problem(node, "this path leads out of the config repository")
+        return resolved or ""
+
+    def _own_file(self, node: Node) -> str:
+        """A file that only this app may use: another folder's secrets decrypt just as well, so they must not be named."""
+        folder = self._path.rpartition("/")[0]
+        resolved = self._resolved(node)
+        if resolved and folder and not resolved.startswith(f"{folder}/"):
+            self._problem(
+                node, f"a SOPS file must stand in the app's own folder, {folder}/, or below it; copy it there"
+            )
+        return resolved
+
+    def _secrets(self, node: Node) -> SecretsFile:
+        return SecretsFile(self._own_file(node.fields["file"]), **given(node, environment=as_texts))
+
+    def _registry_credentials(self, node: Node) -> RegistryCredentials:
+        return RegistryCredentials(
+            self._own_file(node.fields["file"]), **given(node, username=as_text, password=as_text)
+        )
+
+    def _file(self, node: Node) -> File | None:
+        source = self._resolved(node.fields["source"])
+        if ".sops." in source.rpartition("/")[2]:
+            self._problem(
+                node.fields["source"], "a SOPS file would be mounted as it is, encrypted; name it under 'secrets'"
+            )
+            return None
+        return File(source, node.fields["target"].text, **given(node, mode=_as_mode)) if source else None
+
+    def _port(self, node: Node) -> PublishedPort | None:
+        numbers, _, protocol = node.text.partition("/")
+        *address, host, container = numbers.split(":")
+        if not all(1 <= int(port) <= _LAST_PORT for port in (host, container)):
+            self._problem(node, f"a port must be from 1 to {_LAST_PORT}")
+            return None
+        if address and not all(int(part) <= 255 and str(int(part)) == part for part in address[0].split(".")):  # noqa: PLR2004  (a byte)
+            self._problem(node, f"{address[0]} is not an IPv4 address")
+            return None
+        return PublishedPort(
+            int(host),
+            int(container),
+            "udp" if protocol == "udp" else "tcp",
+            *address,
+        )
+
+    def _resources(self, node: Node) -> Resources:
+        memory = node.at("memory")
+        if memory is not None and size(memory.text) < _LEAST_MEMORY:
+            self._problem(memory, "'memory' must be at least 6MiB; the engine refuses less")
+        return Resources(**given(node, cpus=_as_float, memory=_as_bytes, pids=_as_int))
+
+    def _ingress(self, node: Node) -> Ingress:
+        return Ingress(
+            host=node.fields["host"].text,
+            **{"path": "/", **given(node, path=as_text)},
+            **given(node, port=_as_int, tls=as_text, max_body=_as_bytes, timeout=as_seconds),
+        )
+
+    def _health(self) -> Health:
+        node = self._root.at("health")
+        ingress = self._root.each("ingress")
+        port = _as_int(ingress[0].fields["port"]) if ingress else 0
+        common = given(
+            node,
+            interval=as_seconds,
+            timeout=as_seconds,
+            retries=_as_int,
+            start_period=as_seconds,
+            min_healthy_time=as_seconds,
+            deadline=as_seconds,
+        )
+        match [key for key in ("http", "tcp", "command") if node is not None and key in node.fields]:
+            case ["http"] if node is not None:
+                http = node.fields["http"]
+                own = node.at("port")
+                if not port and own is None and "ingress" not in self._damaged:
+                    self._problem(
+                        http, "'http' needs 'port' beside it, as the app has no ingress whose port could be used"
+                    )
+                return Health("http", path=http.text, port=_as_int(own) if own else port, **common)
+            case ["tcp"] if node is not None:
+                return Health("tcp", port=_as_int(node.fields["tcp"]), **common)
+            case ["command"] if node is not None:
+                return Health("command", command=self.command(node.fields["command"]), **common)
+        return Health("tcp", port=port, **common) if port else Health("engine", **common)
+
+    def _check_targets(self) -> None:
+        root = self._root
+        nodes = [(node, _as_volume(node).target) for node in root.each("volumes")]
+        nodes += [(node.fields["target"], node.fields["target"].text) for node in root.each("files")]
+        nodes += [(node, node.text) for node in root.each("tmpfs")]
+        seen: dict[str, Node] = {}
+        for node, target in nodes:
+            if target == SECRETS_TARGET or target.startswith(f"{SECRETS_TARGET}/"):
+                self._problem(node, f"{SECRETS_TARGET} is where the app's secrets are mounted; choose another place")
+            elif target in seen:
+                self._problem(node, f"something else is mounted at {target} already, by line {seen[target].line}")
+            seen.setdefault(target, node)
+
+    def _check_ports(self, app: App) -> None:
+        seen: dict[tuple[str, int], Node] = {}
+        for node in self._root.each("ports"):
+            host = node.text.partition("/")[0].split(":")[-2]
+            key = ("udp" if node.text.endswith("/udp") else "tcp", int(host))
+            if key in seen:
+                self._problem(node, f"port {host} of the host is published twice, here and in line {seen[key].line}")
+            seen.setdefault(key, node)
+            if app.replicas > 1:
+                self._problem(
+                    node, f"{app.replicas} replicas cannot share port {host} of the host; use 'ingress', or one replica"
+                )
+
+    def _check_ingress(self) -> None:
+        seen: dict[str, Node] = {}
+        for node in self._root.each("ingress"):
+            host = node.fields["host"]
+            path = node.at("path")
+            key = route(host.text, path.text if path else "/")
+            if key in seen:
+                self._problem(path or host, f"{key} is listed twice, here and in line {seen[key].line}")
+            seen.setdefault(key, node)
+            if host.text == _OUR_HOSTS or host.text.endswith(f".{_OUR_HOSTS}"):
+                self._problem(host, f"host names below {_OUR_HOSTS} are the agent's own")
+
+    def _check_variables(self, app: App) -> None:
+        for node in self._root.each("secrets", "environment"):
+            if node.text in app.environment:
+                self._problem(node, f"{node.text!r} stands under 'environment' too; a variable has one source")
+
+    def _check_health(self, app: App) -> None:
+        health = app.health
+        if health.min_healthy_time >= health.deadline:
+            node = self._root.at("health", "min_healthy_time") or self._root.at("health", "deadline")
+            if node is not None:
+                self._problem(
+                    node,
+                    f"app {app.name!r} could never become healthy: 'min_healthy_time' ({health.min_healthy_time:g}s) "
+                    f"must be shorter than 'deadline' ({health.deadline:g}s)",
+                )
+
+    def _check_rollout(self, app: App) -> None:
+        strategy = self._root.at("rollout", "strategy")
+        if strategy is None or app.rollout.strategy != "blue_green":
+            return
+        writable = next((volume for volume in app.volumes if not volume.read_only), None)
+        why = ""
+        if app.ports:
+            why = f"both would need port {app.ports[0].host} of the host"
+        if writable is not None:
+            why = f"both would write to {writable.source}"
+        if why:
+            self._problem(
+                strategy,
+                f"app {app.name!r} cannot use blue_green: the old and the new version run side by side for a while, and "
+                f"{why}; use recreate, or leave 'strategy' out",
+            )
+
+
+def route(host: str, path: str) -> str:
+    """What two apps must not both claim; a ``/`` at the end makes no difference to people."""
+    return f"{host}{path.rstrip('/')}/"

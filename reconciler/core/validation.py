@@ -1,0 +1,221 @@
+"""JSON Schema over nodes: one clear problem for each thing that is wrong, at the very key or value.
+
+Some annotations are ours, beside the ``patternErrorMessage`` that editors know: ``x-private`` marks values that must
+not be repeated in a message, because people put secrets there by mistake; ``x-instead`` tells what to write instead
+of a key that other tools have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any
+
+from jsonschema import Draft202012Validator, validators
+from jsonschema.exceptions import ValidationError
+from referencing import Registry
+
+from reconciler.core.model import Problem
+from reconciler.core.node import Node, in_order
+
+Schema = Mapping[str, Any]
+
+_KINDS = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "empty (null)",
+}
+_LONGEST_ECHO = 60  # characters of a wrong value that a message repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a schema says about a document."""
+
+    problems: tuple[Problem, ...]
+    damaged: frozenset[str]
+    """Keys of the document's top level under which something is wrong."""
+
+
+class Validator:
+    """One schema, ready to be used many times.
+
+    Args:
+        schema: The schema.
+        others: All schemas it may refer to, by the last part of their ``$id``.
+    """
+
+    def __init__(self, schema: Schema, others: Mapping[str, Schema]) -> None:
+        # An empty registry: without it jsonschema would fetch what it does not know over HTTP.
+        self._validator = _Strict(_expanded(schema, schema, others), registry=Registry())
+
+    def check(self, root: Node, app: str | None = None) -> Findings:
+        """Find everything that is wrong."""
+        problems: list[Problem] = []
+        damaged: set[str] = set()
+        for error in self._validator.iter_errors(root.value):
+            problems += _translate(error, root, app)
+            if error.absolute_path:
+                damaged.add(str(error.absolute_path[0]))
+        return Findings(in_order(problems), frozenset(damaged))
+
+
+def suggestion(word: str, known: Collection[str]) -> str:
+    """``; did you mean 'image'?`` or nothing."""
+    close = get_close_matches(word, known, n=1, cutoff=0.6) or [
+        each for each in known if each.lower() == word.lower().replace("-", "_")
+    ]
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def listed(words: Collection[str]) -> str:
+    """``a, b, c`` for a message; never endless."""
+    names = [str(word) for word in words]
+    return ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")  # noqa: PLR2004  (as said)
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # ``$`` of Python also matches before a line end, that of JSON Schema (and of every editor) does not.
+    return re.compile(pattern.replace("$", r"\Z"), re.ASCII)
+
+
+def _pattern(_: Any, pattern: str, instance: object, schema: Schema) -> Iterator[ValidationError]:  # noqa: ANN401  (jsonschema's own type)
+    # A text that is too long has its own error; no pattern should have to look at 256 KB.
+    short = isinstance(instance, str) and len(instance) <= schema.get("maxLength", len(instance))
+    if short and not _compiled(pattern).search(instance):
+        yield ValidationError("pattern")
+
+
+_Strict = validators.extend(Draft202012Validator, {"pattern": _pattern})
+
+
+def _expanded(part: Any, schema: Schema, others: Mapping[str, Schema]) -> Any:  # noqa: ANN401  (any JSON)
+    """The schema with every ``$ref`` replaced by what it refers to: faster, and errors know their whole schema."""
+    if isinstance(part, list):
+        return [_expanded(each, schema, others) for each in part]
+    if not isinstance(part, Mapping):
+        return part
+    reference = part.get("$ref")
+    own = {
+        key: _expanded(value, schema, others)
+        for key, value in part.items()
+        if key != "$ref" and not (part is schema and key == "$defs")
+    }
+    if not isinstance(reference, str):
+        return own
+    file, _, pointer = reference.partition("#/")
+    home = others[file] if file else schema
+    target: Any = home
+    for step in pointer.split("/"):
+        target = target[step]
+    return {**_expanded(target, home, others), **own}
+
+
+def _translate(error: ValidationError, root: Node, app: str | None) -> Iterator[Problem]:
+    node, name = root, ""
+    for step in error.absolute_path:
+        if isinstance(step, int):
+            node, name = node.items[step], f"each item of {name}" if name else "each item"
+        else:
+            node, name = node.fields[step], repr(step)
+    name = name or "the file"
+    value: Any = error.validator_value
+    schema: Schema = error.schema if isinstance(error.schema, Mapping) else {}
+    match error.validator:
+        case "additionalProperties":
+            unknown = [key for key in node.fields if key not in schema["properties"]]
+            yield from (node.fields[key].key_problem(_unknown(key, schema), app) for key in unknown)
+        case "required":
+            lacking = ", ".join(repr(key) for key in value if key not in node.fields)
+            yield node.key_problem(f"{name} lacks {lacking}", app)
+        case "dependentRequired":
+            for key, needed in value.items():
+                if key in node.fields and any(each not in node.fields for each in needed):
+                    yield node.fields[key].key_problem(f"{key!r} has no meaning without {listed(needed)!r}", app)
+        case "uniqueItems":
+            seen: list[object] = []
+            for item in node.items:
+                if item.value in seen:
+                    yield item.problem(f"{name} names this twice", app)
+                seen.append(item.value)
+        case "enum" if not isinstance(error.instance, str):
+            return  # the type is wrong, and has been reported
+        case "not":  # our schemas use it for a key that cannot stand beside another one
+            steps = list(error.absolute_schema_path)
+            beside = steps[steps.index("dependentSchemas") + 1]
+            yield node.key_problem(f"{name} cannot stand beside {beside!r}; keep one of them", app)
+        case _ if "propertyNames" in error.absolute_schema_path:
+            yield node.fields[error.instance].key_problem(_sentence(f"the key in {name}", error, schema), app)
+        case _:
+            yield node.problem(_sentence(name, error, schema), app)
+
+
+def _unknown(key: str, schema: Schema) -> str:
+    known: Mapping[str, Any] = schema["properties"]
+    instead = schema.get("x-instead", {}).get(key)
+    if instead:
+        return f"unknown key {key!r}: {instead}"
+    guess = suggestion(key, known)
+    return f"unknown key {key!r}{guess or f'; allowed are {listed(known)}'}"
+
+
+def _sentence(subject: str, error: ValidationError, schema: Schema) -> str:
+    value: Any = error.validator_value
+    instance: Any = error.instance
+    match error.validator:
+        case "type":
+            return f"{subject} {_form(schema)}, not {_what(instance)}{_with_unit(instance, schema)}"
+        case "pattern":
+            return f"{subject} {_form(schema)}{_echo(instance, schema)}"
+        case "enum":
+            allowed = ("one of " if len(value) > 1 else "") + listed(value)
+            return f"{subject} must be {allowed}{_echo(instance, schema)}{suggestion(instance, value)}"
+        case "minimum" | "maximum":
+            return f"{subject} must be from {schema['minimum']} to {schema['maximum']}, not {instance}"
+        case "minLength" | "minItems":
+            return f"{subject} must not be empty"
+        case "maxLength":
+            return f"{subject} has {len(instance)} characters; at most {value} are allowed"
+        case "maxItems" | "maxProperties":
+            return f"{subject} has {len(instance)} entries; at most {value} are allowed"
+    raise NotImplementedError(error.validator)  # a test lists the keywords that our schemas use
+
+
+def _form(schema: Schema) -> str:
+    if "patternErrorMessage" in schema:
+        return str(schema["patternErrorMessage"])
+    kinds = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    return "must be " + " or ".join(_KINDS[kind] for kind in kinds)
+
+
+def _what(value: object) -> str:
+    match value:
+        case None:
+            return "empty"
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case _:
+            return "a mapping"
+
+
+def _with_unit(value: object, schema: Schema) -> str:
+    unit = schema.get("x-unit")
+    return f"; did you mean {value}{unit}?" if unit and type(value) is int else ""
+
+
+def _echo(value: str, schema: Schema) -> str:
+    return "" if schema.get("x-private") or len(value) > _LONGEST_ECHO else f", not {value!r}"
