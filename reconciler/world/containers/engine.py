@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from reconciler.core import ownership
-from reconciler.core.model import Claim, ContainerSpec, EngineState, Limits, Secret
+from reconciler.core.model import Claim, ContainerSpec, Credentials, EngineState, Limits, Secret
 from reconciler.errors import Refused
 from reconciler.world.containers.clients import NOT_FOUND, Answered, Clients
 from reconciler.world.containers.connections import established
@@ -79,11 +79,11 @@ class DockerEngine:
 
     # --- images and network
 
-    def pull(self, reference: str, credentials: tuple[str, Secret] | None, progress: Progress | None = None) -> str:
+    def pull(self, reference: str, credentials: Credentials | None, progress: Progress | None = None) -> str:
         """Pull an image and return its id."""
         return self._images.pull(reference, credentials, progress)
 
-    def remote_digest(self, reference: str, credentials: tuple[str, Secret] | None) -> str:
+    def remote_digest(self, reference: str, credentials: Credentials | None) -> str:
         """The digest that the registry has for a tag now, without pulling."""
         return self._images.remote_digest(reference, credentials)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from reconciler.core.images import registry_of
-from reconciler.core.model import Secret
+from reconciler.core.model import Credentials
 from reconciler.core.ownership import TEMPORARY, is_temporary, temporary
 from reconciler.errors import Failed, ReconcilerError, Unavailable
 from reconciler.world.containers.clients import NOT_FOUND, Answered, Clients
@@ -36,7 +36,7 @@ class Images:
 
     # --- registries
 
-    def pull(self, reference: str, credentials: tuple[str, Secret] | None, progress: Progress | None = None) -> str:
+    def pull(self, reference: str, credentials: Credentials | None, progress: Progress | None = None) -> str:
         """Pull and return the image's id. The engine keeps what it has already when a pull ends early."""
         deadline = time.monotonic() + _PULL_TIMEOUT
         try:
@@ -49,7 +49,7 @@ class Images:
         except Answered as answer:
             raise _registry_error(reference, answer, credentials) from answer
 
-    def remote_digest(self, reference: str, credentials: tuple[str, Secret] | None) -> str:
+    def remote_digest(self, reference: str, credentials: Credentials | None) -> str:
         """The digest that the registry has for a reference now."""
         try:
             with self._clients.speaking(f"ask the registry for {reference}") as client:
@@ -64,7 +64,9 @@ class Images:
         """Numeric user and group, by the engine's own rules (a bare number takes its group from /etc/passwd)."""
         known = self._users.get((image, user))
         if known is None:
-            known = self._users[image, user] = self._look_up_user(image, user)
+            known = self._look_up_user(image, user)
+            if image.startswith("sha256:"):  # what a tag means may change
+                self._users[image, user] = known
         return known
 
     def _look_up_user(self, image: str, user: str | None) -> tuple[int, int]:
@@ -175,7 +177,7 @@ def _check_pull(reference: str, line: Mapping[str, str], deadline: float) -> Non
         )
 
 
-def _auth(credentials: tuple[str, Secret] | None) -> dict[str, str] | None:
+def _auth(credentials: Credentials | None) -> dict[str, str] | None:
     """What the SDK encodes into one header; None lets it use what ``docker login`` left for root."""
     return None if credentials is None else {"username": credentials[0], "password": credentials[1].reveal().decode()}
 
@@ -192,7 +194,7 @@ _MISSING = (
 _DENIED = ("unauthorized", "no basic auth credentials", "denied", "forbidden", "401", "403")
 
 
-def _registry_error(reference: str, answer: Answered, credentials: tuple[str, Secret] | None) -> ReconcilerError:
+def _registry_error(reference: str, answer: Answered, credentials: Credentials | None) -> ReconcilerError:
     """Engines of all versions say in words, not in codes, what a registry answered."""
     registry, text = registry_of(reference), answer.text.lower()
     if answer.reason == "DiskFull":
