@@ -24,6 +24,7 @@ from reconciler import __version__
 from reconciler.apply import Apply, Outcome
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
+from reconciler.core import serialise
 from reconciler.core.backoff import Backoff
 from reconciler.core.model import (
     Catalog,
@@ -46,6 +47,8 @@ from reconciler.targets import ReadCatalog, Targets
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_KEEP_EVERY = 60.0  # seconds
 
 RenderSite = Callable[[Mapping[str, Target], SiteState], Generation]
 Result = Literal["converged", "progressing", "blocked", "failed"]
@@ -137,6 +140,7 @@ class Cycle:
         self._last_fetch_at: float | None = None
         self._since: dict[tuple[str, str], tuple[bool, str, float]] = {}
         self._said: dict[str, tuple[str, str]] = {}
+        self._kept = ("", 0.0)
         self.status: HostStatus | None = None
         """Where everything stands, after the last cycle."""
 
@@ -284,7 +288,8 @@ class Cycle:
         for reason in self._targets.decrypt_failures:
             world.meter.decrypt_failure(reason)
         self._targets.decrypt_failures.clear()
-        faults = (*((self._fetch_fault,) if self._fetch_fault else ()), *made.faults)
+        fetch_fault = (self._fetch_fault,) if self._fetch_fault else ()
+        faults = (*fetch_fault, *world.store.faults(), *made.faults)
         busy = self._apply.busy
         result: Result = "converged" if made.converged and not busy and not faults else "progressing"
         if result == "progressing" and not busy and not made.actions and made.wake_at is None:
@@ -335,8 +340,20 @@ class Cycle:
         if self.status is None or self.status.verdict != status.verdict:
             log.info("%s", status.verdict)
         self.status = status
+        self._keep(status)
         self._world.meter.update(status)
         self._world.meter.record_cycle(status.result, phases.seconds)
+
+    def _keep(self, status: HostStatus) -> None:
+        """In the store, for when no agent runs: when something changed, and now and then to say we were here."""
+        was, at = self._kept
+        if was == status.verdict and status.at - at < _KEEP_EVERY:
+            return
+        try:
+            self._world.store.save_status(serialise.text(status), status.at)
+            self._kept = (status.verdict, status.at)
+        except Unavailable as error:
+            log.warning("the status cannot be kept: %s", error)
 
     def _dated(self, status: AppStatus) -> AppStatus:
         """With the time at which each condition last changed."""

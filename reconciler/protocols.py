@@ -224,6 +224,12 @@ class Store(Protocol):
     def accept(self, revision: str) -> None:
         """A person accepts what a revision removes."""
 
+    def save_status(self, text: str, at: float) -> None:
+        """Keep the last status for when no agent runs."""
+
+    def faults(self) -> Sequence[tuple[str, str]]:
+        """(reason, message) of what is wrong with the store itself."""
+
 
 class Meter(Protocol):
     """Prometheus metrics; seconds throughout."""

@@ -139,6 +139,9 @@ def plan(
             draft.wakes.append(step.wake_at)
         if name in wanted.targets or owned.get(name):
             draft.statuses[name] = _status(facts, step, wanted, memory)
+    lost = [container for containers in foreign.values() for container in containers]
+    if lost:
+        draft.faults.append(("ForeignContainers", _lost_text(lost)))
     if refused:
         draft.faults.append(("PruneBlocked", refused[1]))
     return Plan(
@@ -252,6 +255,11 @@ def _foreign_text(name: str, containers: tuple[Container, ...]) -> str:
         f"container, or another agent's); it is not touched, and nothing is started beside it. Put the key file back, "
         f"or remove it: docker rm -f {' '.join(container.name for container in containers)}"
     )
+
+
+def _lost_text(containers: list[Container]) -> str:
+    listed = ", ".join(sorted(container.name for container in containers))
+    return f"not signed with this host's key, so not ours and not touched: {listed}; see the status of their apps"
 
 
 def _waits_for(target: Target, statuses: Mapping[str, AppStatus], wanted: Wanted) -> str:

@@ -1,0 +1,114 @@
+"""``plan --against REV``: what a change of the config repository would do, told in its own CI.
+
+No Docker, no root, no keys: a host on paper is brought to REV, and from there to the directory as it is now. Secrets
+stay sealed: what is compared is whether they changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from reconciler import process
+from reconciler.cli import ERROR, IN_SYNC
+from reconciler.cli.plan_text import forecast_exit_code, plan_json, plan_text
+from reconciler.cli.render_text import problems_text
+from reconciler.cli.text import Style
+from reconciler.cli.wiring import manifest_reader
+from reconciler.core import sealed, serialise
+from reconciler.core.desired import Inputs, Roots, resolve
+from reconciler.core.model import App, Blocked, Catalog, Commit, Memory, Secret, Target, Tree
+from reconciler.core.plan import Wanted, plan
+from reconciler.core.policy import belongs
+from reconciler.core.simulate import empty_host, forecast
+from reconciler.errors import InvalidInput
+from reconciler.world.directory import DirectoryTree
+from reconciler.world.source.mirror import Mirror
+
+_SUBNET = "10.0.0.0/8"  # on paper there is room for everyone
+_ANY_HOST = "any host"
+
+
+def plan_against(options: argparse.Namespace) -> int:
+    """Print, for each host, what would happen between REV and now."""
+    reader = manifest_reader()
+    old_tree, commit = _revision(options.path, options.against)
+    new_tree = DirectoryTree(options.path)
+    old, new = reader.read(old_tree), reader.read(new_tree)
+    here = Commit("0" * 40, "", f"{options.path} as it is now, after {commit.short}", time.time())
+    style, code, answers = Style.of(sys.stdout), IN_SYNC, {}
+    for host in _hosts(options.host, new):
+        before = _wanted(host, commit.sha, old, old_tree, Catalog({}))
+        base = forecast(before, empty_host(), Memory(), _SUBNET, time.time())
+        after = _wanted(host, here.sha, new, new_tree, old)
+        later = time.time() + 1_000_000  # long after the host on paper settled
+        start = plan(after, base.observed, base.memory, _SUBNET, later)
+        expected = forecast(after, base.observed, base.memory, _SUBNET, later)
+        code = max(code, forecast_exit_code(expected, start))
+        if options.output == "json":
+            answers[host] = plan_json(expected, start, here, base.observed)
+        else:
+            print(f"{host}:" if host != _ANY_HOST else "", end="\n" if host != _ANY_HOST else "")
+            print(plan_text(expected, start, here, base.observed, style))
+    if options.output == "json":
+        print(serialise.text(answers, indent=2))
+    if any(problem.severity == "error" for problem in new.problems):
+        if options.output == "text":
+            print(problems_text(new.problems, len(new.apps) + len(new.broken), style))
+        return ERROR
+    return code
+
+
+def _revision(path: Path, revision: str) -> tuple[Tree, Commit]:
+    """The tree and commit of a revision, however a person names it, in the repository that ``path`` stands in."""
+    done = process.run(
+        ["git", "-C", str(path), "rev-parse", "--absolute-git-dir", "--show-prefix", f"{revision}^{{commit}}"],
+        timeout=30,
+    )
+    lines = done.stdout.decode().splitlines()
+    if done.code != 0 or revision.startswith("-"):
+        raise InvalidInput(
+            f"{revision!r} is no revision of the Git repository at {path}",
+            reason="UnknownRevision",
+            remedy="In CI, fetch it first: git fetch origin main",
+        )
+    mirror = Mirror(Path(lines[0]), lines[1] or ".")
+    tree, commit = mirror.tree(lines[2]), mirror.commit(lines[2])
+    return tree, commit
+
+
+def _hosts(wanted: str | None, catalog: Catalog) -> list[str]:
+    known = sorted(catalog.fleet or {})
+    if wanted is None:
+        return known or [_ANY_HOST]
+    if known and wanted not in known:
+        raise InvalidInput(f"fleet.yaml lists no host {wanted!r}", reason="HostUnknown", remedy=f"Known: {known}")
+    return [wanted]
+
+
+def _wanted(host: str, revision: str, catalog: Catalog, tree: Tree, before: Catalog) -> Wanted:
+    targets = {}
+    for name, app in catalog.apps.items():
+        if belongs(app, host, catalog.fleet):
+            desired = resolve(app, revision, _inputs(app, tree), b"", Roots("/files", "/secrets"))
+            targets[name] = Target(name, desired)
+    for broken in catalog.broken:
+        known = {name for name, app in before.apps.items() if broken.app == name or broken.path == app.manifest}
+        for name in known - targets.keys():
+            targets[name] = Target(name, None, Blocked("InvalidManifest", f"{broken.path} cannot be used"))
+    routes = {name: t.desired.app.ingress for name, t in targets.items() if t.desired and t.desired.app.ingress}
+    return Wanted(revision, replace(catalog, problems=()), targets, repr(sorted(routes.items())))
+
+
+def _inputs(app: App, tree: Tree) -> Inputs:
+    secrets: Mapping[str, Secret] = {}
+    if app.secrets is not None:
+        blob = tree.entries[app.secrets.file].blob.encode()
+        keys = sealed.look(app.secrets.file, tree.read(app.secrets.file)).keys
+        secrets = {key: Secret(blob) for key in keys}
+    files = {file.source: tree.read(file.source) for file in app.files}
+    return Inputs(f"image of {app.image}", secrets, files)
