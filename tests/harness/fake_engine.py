@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from reconciler.core import ownership
-from reconciler.core.images import normalise
+from reconciler.core.images import normalise, registry_of
 from reconciler.core.model import Claim, Container, ContainerSpec, Credentials, EngineState, Limits
 from reconciler.errors import Failed, ReconcilerError, Refused, Unavailable
 
@@ -27,6 +27,7 @@ class _Machine:
     images: dict[str, str] = field(default_factory=dict)
     users: dict[str, str] = field(default_factory=dict)
     registry: dict[str, str] = field(default_factory=dict)
+    registries_down: set[str] = field(default_factory=set)
     passwords: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     volumes: set[str] = field(default_factory=set)
     busy_ports: set[tuple[str, int]] = field(default_factory=set)
@@ -204,6 +205,10 @@ class FakeEngine:
             self._machine.passwords[normalise(reference)] = credentials
         return identity
 
+    def set_registry_down(self, reference: str) -> None:
+        """The registry of this image is away."""
+        self._machine.registries_down.add(registry_of(reference))
+
     def foreign(
         self,
         name: str,
@@ -305,6 +310,8 @@ class FakeEngine:
             raise self.fail[method]
 
     def _ask_registry(self, reference: str, credentials: Credentials | None) -> str:
+        if registry_of(reference) in self._machine.registries_down:
+            raise Unavailable(f"the registry cannot give {reference} now", reason="RegistryUnavailable")
         wanted = normalise(reference)
         password = self._machine.passwords.get(wanted)
         if password is not None and (credentials is None or (credentials[0], credentials[1].reveal()) != password):
