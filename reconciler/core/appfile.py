@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from reconciler.core.convert import (
+    as_bool,
+    as_bytes,
+    as_float,
+    as_int,
+    as_mapping,
+    as_mode,
+    as_seconds,
+    as_text,
+    as_texts,
+    as_volume,
+    given,
+)
 from reconciler.core.model import (
     App,
     File,
@@ -20,10 +31,9 @@ from reconciler.core.model import (
     Rollout,
     SecretsFile,
     Task,
-    Volume,
 )
 from reconciler.core.node import Node, in_order
-from reconciler.core.units import duration, size
+from reconciler.core.units import size
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 """An app's name: a DNS label that leaves room for what is made of it."""
@@ -56,9 +66,7 @@ def draft(path: str, name: str, root: Node, damaged: frozenset[str]) -> Draft:
         root: The document upon the fleet's defaults.
         damaged: Keys of its top level that the schema does not accept.
     """
-    sound = Node(root.path, root.line, root.column, root.value)
-    sound.fields = {key: node for key, node in root.fields.items() if key not in damaged}
-    drafting = _Drafting(path, name, sound, damaged)
+    drafting = _Drafting(path, name, root.without(damaged), damaged)
     app = drafting.app()
     drafting.check(app)
     return Draft(app, root, damaged, in_order(drafting.problems))
@@ -75,56 +83,6 @@ def resolve(folder: str, source: str) -> str | None:
         elif part not in {"", "."}:
             parts.append(part)
     return "/".join(parts) or None
-
-
-def given(node: Node | None, **convert: Callable[[Node], object]) -> Mapping[str, Any]:
-    """The keys that a mapping has, converted; those left out have their default in the model."""
-    fields = node.fields if node is not None else {}
-    return {key: convert[key](fields[key]) for key in convert if key in fields}
-
-
-def as_text(node: Node) -> str:
-    """A scalar as it was written."""
-    return node.text
-
-
-def as_seconds(node: Node) -> float:
-    """A duration."""
-    return duration(node.text)
-
-
-def as_texts(node: Node) -> tuple[str, ...]:
-    """A list of texts."""
-    return tuple(item.text for item in node.items)
-
-
-def _as_bytes(node: Node) -> int:
-    return size(node.text)
-
-
-def _as_int(node: Node) -> int:
-    return int(float(node.text))  # 2.0 is an integer to JSON Schema
-
-
-def _as_float(node: Node) -> float:
-    return float(node.text)
-
-
-def _as_bool(node: Node) -> bool:
-    return node.value is True
-
-
-def _as_mapping(node: Node) -> Mapping[str, str]:
-    return {key: value.text for key, value in node.fields.items()}
-
-
-def _as_mode(node: Node) -> int:
-    return int(node.text, 8)
-
-
-def _as_volume(node: Node) -> Volume:
-    source, target, *mode = node.text.split(":")
-    return Volume(source, target, mode == ["ro"])
 
 
 class _Drafting:
@@ -149,21 +107,21 @@ class _Drafting:
             ports=tuple(port for node in root.each("ports") if (port := self._port(node))),
             **given(
                 root,
-                replicas=_as_int,
+                replicas=as_int,
                 hosts=as_texts,
                 command=self.command,
                 entrypoint=self.command,
                 user=as_text,
                 working_dir=as_text,
-                environment=_as_mapping,
+                environment=as_mapping,
                 secrets=self._secrets,
                 files=lambda node: tuple(file for item in node.items if (file := self._file(item))),
-                volumes=lambda node: tuple(_as_volume(item) for item in node.items),
+                volumes=lambda node: tuple(as_volume(item) for item in node.items),
                 tmpfs=as_texts,
-                labels=_as_mapping,
+                labels=as_mapping,
                 resources=self._resources,
                 cap_add=as_texts,
-                read_only=_as_bool,
+                read_only=as_bool,
                 ingress=lambda node: tuple(self._ingress(item) for item in node.items),
                 rollout=lambda node: Rollout(**given(node, strategy=as_text, drain=as_seconds)),
                 depends_on=as_texts,
@@ -208,7 +166,7 @@ class _Drafting:
         return resolved or ""
 
     def _own_file(self, node: Node) -> str:
-        """A file that only this app may use: another folder's secrets decrypt just as well, so they must not be named."""
+        """A file that only this app may use: another folder's secrets would decrypt just as well."""
         folder = self._path.rpartition("/")[0]
         resolved = self._resolved(node)
         if resolved and folder and not resolved.startswith(f"{folder}/"):
@@ -232,7 +190,7 @@ class _Drafting:
                 node.fields["source"], "a SOPS file would be mounted as it is, encrypted; name it under 'secrets'"
             )
             return None
-        return File(source, node.fields["target"].text, **given(node, mode=_as_mode)) if source else None
+        return File(source, node.fields["target"].text, **given(node, mode=as_mode)) if source else None
 
     def _port(self, node: Node) -> PublishedPort | None:
         numbers, _, protocol = node.text.partition("/")
@@ -254,24 +212,24 @@ class _Drafting:
         memory = node.at("memory")
         if memory is not None and size(memory.text) < _LEAST_MEMORY:
             self._problem(memory, "'memory' must be at least 6MiB; the engine refuses less")
-        return Resources(**given(node, cpus=_as_float, memory=_as_bytes, pids=_as_int))
+        return Resources(**given(node, cpus=as_float, memory=as_bytes, pids=as_int))
 
     def _ingress(self, node: Node) -> Ingress:
         return Ingress(
             host=node.fields["host"].text,
             **{"path": "/", **given(node, path=as_text)},
-            **given(node, port=_as_int, tls=as_text, max_body=_as_bytes, timeout=as_seconds),
+            **given(node, port=as_int, tls=as_text, max_body=as_bytes, timeout=as_seconds),
         )
 
     def _health(self) -> Health:
         node = self._root.at("health")
         ingress = self._root.each("ingress")
-        port = _as_int(ingress[0].fields["port"]) if ingress else 0
+        port = as_int(ingress[0].fields["port"]) if ingress else 0
         common = given(
             node,
             interval=as_seconds,
             timeout=as_seconds,
-            retries=_as_int,
+            retries=as_int,
             start_period=as_seconds,
             min_healthy_time=as_seconds,
             deadline=as_seconds,
@@ -284,16 +242,16 @@ class _Drafting:
                     self._problem(
                         http, "'http' needs 'port' beside it, as the app has no ingress whose port could be used"
                     )
-                return Health("http", path=http.text, port=_as_int(own) if own else port, **common)
+                return Health("http", path=http.text, port=as_int(own) if own else port, **common)
             case ["tcp"] if node is not None:
-                return Health("tcp", port=_as_int(node.fields["tcp"]), **common)
+                return Health("tcp", port=as_int(node.fields["tcp"]), **common)
             case ["command"] if node is not None:
                 return Health("command", command=self.command(node.fields["command"]), **common)
         return Health("tcp", port=port, **common) if port else Health("engine", **common)
 
     def _check_targets(self) -> None:
         root = self._root
-        nodes = [(node, _as_volume(node).target) for node in root.each("volumes")]
+        nodes = [(node, as_volume(node).target) for node in root.each("volumes")]
         nodes += [(node.fields["target"], node.fields["target"].text) for node in root.each("files")]
         nodes += [(node, node.text) for node in root.each("tmpfs")]
         seen: dict[str, Node] = {}

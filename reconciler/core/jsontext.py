@@ -14,8 +14,8 @@ from reconciler.core.node import DEEPEST, Node, Reader, Unreadable, plain
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_STRING = re.compile(r'"(?:[^"\\\x00-\x1f]++|\\.)*+"')  # possessive: no backtracking
 _WORD = re.compile(r"[A-Za-z0-9_.+'-]+")
-_STRING = json.JSONDecoder().parse_string
 
 
 class JsonReader(Reader):
@@ -97,15 +97,15 @@ class JsonReader(Reader):
                 raise self._wrong("',' or ']' must stand here")
 
     def _string(self) -> str:
+        match = _STRING.match(self.text, self._at)
+        if match is None:
+            raise self._wrong("this text is never closed, or has a line end in it")
         try:
-            text, end = _STRING(self.text, self._at + 1, True)
+            text = str(json.loads(match[0])) if "\\" in match[0] else match[0][1:-1]
         except json.JSONDecodeError as error:
-            self._at = error.pos
-            unclosed = error.msg.startswith("Unterminated")
-            raise self._wrong(
-                "a text that is never closed" if unclosed else "a wrong escape or line end in a text"
-            ) from None
-        self._at = end
+            self._at += error.pos
+            raise self._wrong("an escape that JSON does not know") from None
+        self._at = match.end()
         self._skip()
         return text
 

@@ -90,7 +90,7 @@ class ManifestReader:
         return now.checked[key]
 
     def draft(self, checked: _Checked, path: str, blob: str, fleet: tuple[str, Fleet], now: _Revision) -> Draft | None:
-        """What a manifest says upon the defaults of a fleet (with the blob it came from); None when it is unreadable."""
+        """What a manifest says upon the defaults of a fleet (with its blob); None when it is unreadable."""
         if checked.root is None:
             return None
         key = (path, blob, fleet[0])
@@ -274,12 +274,12 @@ def _nameless(path: str) -> str:
     if not folder:
         return "a manifest at the root of the repository needs a 'name'"
     return (
-        f"the folder's name {folder!r} cannot be the app's: give a 'name' of lower-case letters, digits and '-', at most "
-        "40, with a letter or digit at both ends"
+        f"the folder's name {folder!r} cannot be the app's: give a 'name' of lower-case letters, digits "
+        "and '-', at most 40, with a letter or digit at both ends"
     )
 
 
-def _for_app(problems: Sequence[Problem], app: str | None) -> Sequence[Problem]:
+def _for_app(problems: Sequence[Problem], app: str | None) -> tuple[Problem, ...]:
     return tuple(Problem(each.path, each.line, each.column, each.message, app, each.severity) for each in problems)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from reconciler.core.model import Problem
 
@@ -60,6 +60,12 @@ class Node:
     def key_problem(self, message: str, app: str | None = None) -> Problem:
         """A problem with the key of this value."""
         return Problem(self.path, self.key_line, self.key_column, message, app)
+
+    def without(self, keys: Collection[str]) -> Node:
+        """This mapping without some of its keys."""
+        result = Node(self.path, self.line, self.column, self.value, self.text)
+        result.fields = {key: node for key, node in self.fields.items() if key not in keys}
+        return result
 
     def merged(self, over: Node) -> Node:
         """This mapping with ``over`` laid upon it, key by key; every value keeps its own place."""

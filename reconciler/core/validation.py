@@ -89,12 +89,13 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _pattern(_: Any, pattern: str, instance: object, schema: Schema) -> Iterator[ValidationError]:  # noqa: ANN401  (jsonschema's own type)
     # A text that is too long has its own error; no pattern should have to look at 256 KB.
-    short = isinstance(instance, str) and len(instance) <= schema.get("maxLength", len(instance))
-    if short and not _compiled(pattern).search(instance):
+    if not isinstance(instance, str) or len(instance) > schema.get("maxLength", len(instance)):
+        return
+    if not _compiled(pattern).search(instance):
         yield ValidationError("pattern")
 
 
-_Strict = validators.extend(Draft202012Validator, {"pattern": _pattern})
+_Strict = validators.extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
 
 
 def _expanded(part: Any, schema: Schema, others: Mapping[str, Schema]) -> Any:  # noqa: ANN401  (any JSON)
@@ -123,39 +124,60 @@ def _translate(error: ValidationError, root: Node, app: str | None) -> Iterator[
     node, name = root, ""
     for step in error.absolute_path:
         if isinstance(step, int):
-            node, name = node.items[step], f"each item of {name}" if name else "each item"
+            node, name = node.items[step], f"this item of {name}" if name else "this item"
         else:
             node, name = node.fields[step], repr(step)
-    name = name or "the file"
-    value: Any = error.validator_value
     schema: Schema = error.schema if isinstance(error.schema, Mapping) else {}
-    match error.validator:
-        case "additionalProperties":
-            unknown = [key for key in node.fields if key not in schema["properties"]]
-            yield from (node.fields[key].key_problem(_unknown(key, schema), app) for key in unknown)
-        case "required":
-            lacking = ", ".join(repr(key) for key in value if key not in node.fields)
-            yield node.key_problem(f"{name} lacks {lacking}", app)
-        case "dependentRequired":
-            for key, needed in value.items():
-                if key in node.fields and any(each not in node.fields for each in needed):
-                    yield node.fields[key].key_problem(f"{key!r} has no meaning without {listed(needed)!r}", app)
-        case "uniqueItems":
-            seen: list[object] = []
-            for item in node.items:
-                if item.value in seen:
-                    yield item.problem(f"{name} names this twice", app)
-                seen.append(item.value)
-        case "enum" if not isinstance(error.instance, str):
-            return  # the type is wrong, and has been reported
-        case "not":  # our schemas use it for a key that cannot stand beside another one
-            steps = list(error.absolute_schema_path)
-            beside = steps[steps.index("dependentSchemas") + 1]
-            yield node.key_problem(f"{name} cannot stand beside {beside!r}; keep one of them", app)
-        case _ if "propertyNames" in error.absolute_schema_path:
-            yield node.fields[error.instance].key_problem(_sentence(f"the key in {name}", error, schema), app)
-        case _:
-            yield node.problem(_sentence(name, error, schema), app)
+    keys = _KEYWORDS_FOR_KEYS.get(str(error.validator))
+    if "propertyNames" in error.absolute_schema_path:
+        where = f"the key in {name}" if name else "the key"
+        yield node.fields[str(error.instance)].key_problem(_sentence(where, error, schema), app)
+    elif keys is not None:
+        yield from (at.key_problem(message, app) for at, message in keys(error, node, name or "the file", schema))
+    elif error.validator == "uniqueItems":
+        yield from _repeated(node, name, app)
+    elif error.validator != "enum" or isinstance(error.instance, str):  # else the type is wrong, and has been reported
+        yield node.problem(_sentence(name or "the file", error, schema), app)
+
+
+def _unknown_keys(_: ValidationError, node: Node, __: str, schema: Schema) -> Iterator[tuple[Node, str]]:
+    known = schema["properties"]
+    for key, value in node.fields.items():
+        if key not in known:
+            yield value, _unknown(key, schema)
+
+
+def _required(error: ValidationError, node: Node, name: str, _: Schema) -> Iterator[tuple[Node, str]]:
+    needed: Any = error.validator_value
+    yield node, f"{name} lacks {', '.join(repr(key) for key in needed if key not in node.fields)}"
+
+
+def _dependent(error: ValidationError, node: Node, _: str, __: Schema) -> Iterator[tuple[Node, str]]:
+    dependent: Any = error.validator_value
+    for key, needed in dependent.items():
+        if key in node.fields and any(each not in node.fields for each in needed):
+            yield node.fields[key], f"{key!r} has no meaning without {' and '.join(map(repr, needed))}"
+
+
+def _beside(error: ValidationError, node: Node, name: str, _: Schema) -> Iterator[tuple[Node, str]]:
+    steps = list(error.absolute_schema_path)  # our schemas say ``not`` only of keys that exclude one another
+    yield node, f"{name} cannot stand beside {steps[steps.index('dependentSchemas') + 1]!r}; keep one of them"
+
+
+_KEYWORDS_FOR_KEYS = {
+    "additionalProperties": _unknown_keys,
+    "required": _required,
+    "dependentRequired": _dependent,
+    "not": _beside,
+}
+
+
+def _repeated(node: Node, name: str, app: str | None) -> Iterator[Problem]:
+    seen: list[object] = []
+    for item in node.items:
+        if item.value in seen:
+            yield item.problem(f"{name} names this twice", app)
+        seen.append(item.value)
 
 
 def _unknown(key: str, schema: Schema) -> str:
@@ -170,7 +192,7 @@ def _unknown(key: str, schema: Schema) -> str:
 def _sentence(subject: str, error: ValidationError, schema: Schema) -> str:
     value: Any = error.validator_value
     instance: Any = error.instance
-    match error.validator:
+    match str(error.validator):
         case "type":
             return f"{subject} {_form(schema)}, not {_what(instance)}{_with_unit(instance, schema)}"
         case "pattern":
@@ -186,7 +208,8 @@ def _sentence(subject: str, error: ValidationError, schema: Schema) -> str:
             return f"{subject} has {len(instance)} characters; at most {value} are allowed"
         case "maxItems" | "maxProperties":
             return f"{subject} has {len(instance)} entries; at most {value} are allowed"
-    raise NotImplementedError(error.validator)  # a test lists the keywords that our schemas use
+        case keyword:  # a test keeps our schemas to the keywords above
+            return f"{subject} does not satisfy the schema's {keyword!r}"
 
 
 def _form(schema: Schema) -> str:

@@ -7,6 +7,7 @@ overflow the stack of the whole process; events come one by one, so we stop at t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import yaml
 
@@ -36,6 +37,13 @@ _WORDS = (
     ("block sequence entries are not allowed", "a list cannot begin here: put '-' on a line of its own"),
     ("found incompatible YAML document", "only YAML 1.1 and 1.2 can be read; leave out the %YAML line"),
 )
+
+
+class _Mark(Protocol):
+    """A place, as both parsers tell it: from 0."""
+
+    line: int
+    column: int
 
 
 @dataclass(slots=True)
@@ -72,41 +80,36 @@ class YamlReader(Reader):
     def _events(self) -> None:
         documents = 0
         for event in yaml.parse(self.text, Loader=_LOADER):
-            kind = type(event)
-            if kind is yaml.ScalarEvent:
+            if isinstance(event, yaml.ScalarEvent):
                 self._value(event, self._scalar(event))
-            elif kind is yaml.MappingStartEvent:
+            elif isinstance(event, yaml.MappingStartEvent):
                 self._begin(event, {})
-            elif kind is yaml.SequenceStartEvent:
+            elif isinstance(event, yaml.SequenceStartEvent):
                 self._begin(event, [])
-            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            elif isinstance(event, yaml.CollectionEndEvent):
                 self._open.pop()
-            elif kind is yaml.AliasEvent:
+            elif isinstance(event, yaml.AliasEvent):
                 node = self._node(event, None)
                 if not self._merges():
                     self.note(node.line, node.column, "aliases (*name) are not allowed; write the value out")
                 self._value(event, node)
-            elif kind is yaml.DocumentStartEvent:
+            elif isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    mark = event.start_mark
-                    raise self.fail(
-                        mark.line + 1, mark.column + 1, "a second document begins here; only one is allowed"
-                    )
+                    raise self.fail(*_place(event.start_mark), "a second document begins here; only one is allowed")
 
     def _node(self, event: yaml.Event, value: object, text: str = "") -> Node:
-        mark = event.start_mark
-        node = Node(self.path, mark.line + 1, mark.column + 1, value, text)
-        if getattr(event, "tag", None) is not None:
+        node = Node(self.path, *_place(event.start_mark), value, text)
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
             self.note(
                 node.line, node.column, f"tags ({event.tag[:40]!r}) are not allowed; quotes make text of a number"
             )
-        elif getattr(event, "anchor", None) is not None and type(event) is not yaml.AliasEvent:
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.anchor is not None:
             self.note(node.line, node.column, "anchors (&name) are not allowed; write the value out where it is needed")
         return node
 
     def _scalar(self, event: yaml.ScalarEvent) -> Node:
-        text: str = event.value
+        text = event.value
         if event.implicit[0]:
             return self._node(event, plain(text), text)
         node = self._node(event, text, text)
@@ -140,11 +143,11 @@ class YamlReader(Reader):
             raise self.fail(
                 node.line, node.column, "a key must be text, not a mapping or a list; '{' and '[' need quotes"
             )
-        if node.text == "<<" and event.implicit[0]:
+        if node.text == "<<" and isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
             self.note(node.line, node.column, "merge keys (<<) are not allowed; write the keys out")
             parent.wrong_key = True
         elif not isinstance(node.value, str):
-            if type(event) is not yaml.AliasEvent:
+            if not isinstance(event, yaml.AliasEvent):
                 self.note(node.line, node.column, f'a key must be text: put it in quotes ("{node.text[:40]}")')
             parent.wrong_key = True
         return node.text, node.line, node.column
@@ -157,7 +160,7 @@ class YamlReader(Reader):
         mark = error.problem_mark or error.context_mark
         if mark is None:
             return self.fail(1, 1, "not valid YAML")
-        line, column = mark.line + 1, mark.column + 1
+        line, column = _place(mark)
         said = error.problem or ""
         if "cannot start any token" in said:
             return self.fail(line, column, self._bad_beginning(line, column))
@@ -172,3 +175,7 @@ class YamlReader(Reader):
         if found == "\t":
             return "a tab cannot indent YAML; use spaces"
         return f"text cannot begin with {found!r}; put it in quotes"
+
+
+def _place(mark: _Mark | None) -> tuple[int, int]:
+    return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
