@@ -316,8 +316,8 @@ class _Drafting:
         if why:
             self._problem(
                 strategy,
-                f"app {app.name!r} cannot use blue_green: the old and the new version run side by side for a while, and "
-                f"{why}; use recreate, or leave 'strategy' out",
+                f"app {app.name!r} cannot use blue_green: the old and the new version run side by side for a while, "
+                f"and {why}; use recreate, or leave 'strategy' out",
             )
 
 

@@ -56,8 +56,10 @@ def _unfit(key: str) -> str | None:
     if _KEY.fullmatch(key):
         return None
     # What is no key may be half of a secret: it is not repeated.
-    return "this key cannot name a file or a variable: letters, digits, '_', '.' and '-' are allowed, "
+    return (
+        "this key cannot name a file or a variable: letters, digits, '_', '.' and '-' are allowed, "
         "a letter or '_' first"
+    )
 
 
 def _mapping(path: str, root: Node, *, binary: bool) -> Sealed:
