@@ -1,0 +1,385 @@
+"""The names service: dnsmasq with one file for each app, which nginx and the other apps ask.
+
+dnsmasq watches a directory and takes a file that is replaced in it within some tens of milliseconds. It is a process of
+its own: names and traffic survive the agent. What it *answers* is observed, not only what was written, because a
+dnsmasq whose directory was removed and made again is blind without a word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import os
+import re
+import secrets
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler import disk, settings
+from reconciler.core import dns
+from reconciler.core.model import NamesState, NameState
+from reconciler.errors import InvalidInput, Unavailable
+from reconciler.process import run
+
+log = logging.getLogger(__name__)
+
+_PORT = 53
+_AT_ONCE = 50  # questions; more could overflow a socket's buffer
+_PATIENCE = 0.3  # seconds for an answer, before the question is asked again
+_ATTEMPTS = 3
+_BLIND = 1.2  # seconds after which file and answer must agree; dnsmasq needs 0.06
+_START = 5.0  # seconds until it answers
+_STOP = 2.0  # seconds between SIGTERM and SIGKILL
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_UPSTREAM = re.compile(r"[0-9A-Fa-f.:]+(#[0-9]{1,5})?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    signature: tuple[int, int, int]
+    addresses: tuple[str, ...]
+
+
+class DnsmasqNames:
+    """Implements ``protocols.Names``.
+
+    Args:
+        directory: One file for each name, on a disk that survives a reboot. Never removed: see above.
+        gateway: Where dnsmasq listens; containers have it as their resolver.
+        service: From the settings.
+        pidfile: Written by dnsmasq. Its log is beside it.
+    """
+
+    def __init__(self, directory: Path, gateway: str, service: settings.NamesService, pidfile: Path) -> None:
+        self._directory = directory
+        self._gateway = gateway
+        self._service = service
+        self._pidfile = pidfile
+        self._files: dict[str, _File] = {}
+
+    # --- files ---
+
+    def set(self, name: str, addresses: Sequence[str]) -> None:
+        """Replace one name's file atomically; with no addresses the file is empty, so that its time is known.
+
+        Raises:
+            InvalidInput: reason ``UnsafeName``; what the schema lets through never is.
+            Unavailable: reason ``DiskFull`` and the like; the name goes on answering what it did.
+        """
+        path = self._path(name)
+        try:
+            wanted = sorted({str(ipaddress.IPv4Address(address)) for address in addresses})
+        except ValueError as error:
+            raise InvalidInput(f"the name {name!r} cannot have the address {error}", reason="UnsafeName") from error
+        content = _content(name, wanted)
+        draft = self._directory / f".{name}"  # dnsmasq reads no file whose name begins with a dot
+        try:
+            if path.is_file() and path.read_bytes() == content:
+                return
+            self.prepare()
+            with draft.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.chmod(0o644)
+            draft.replace(path)
+            disk.sync_directory(self._directory)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise disk.unavailable(error, self._directory, f"the addresses of {name} cannot be written") from error
+
+    def forget(self, name: str) -> None:
+        """Remove the file of a name that no app has any more."""
+        try:
+            self._path(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise disk.unavailable(error, self._directory, f"the name {name} cannot be removed") from error
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.match(name):
+            raise InvalidInput(f"{name!r} cannot be a name", reason="UnsafeName")
+        return self._directory / name
+
+    def _written(self) -> dict[str, tuple[tuple[str, ...], float]]:
+        """Name -> addresses and time of change. Only files that have changed are read."""
+        files: dict[str, _File] = {}
+        written = {}
+        for entry in self._entries():
+            with contextlib.suppress(OSError):  # removed in this moment
+                about = entry.stat()
+                signature = (about.st_mtime_ns, about.st_ino, about.st_size)
+                known = self._files.get(entry.name)
+                if known is None or known.signature != signature:
+                    known = _File(signature, _addresses(entry.name, Path(entry.path).read_bytes()))
+                files[entry.name] = known
+                written[entry.name] = (known.addresses, about.st_mtime)
+        self._files = files
+        return written
+
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
+        try:
+            with os.scandir(self._directory) as entries:
+                yield from (entry for entry in entries if _NAME.match(entry.name))
+        except FileNotFoundError:
+            return
+
+    # --- answers ---
+
+    def observe(self, names: Collection[str]) -> NamesState:
+        """What is written and what is answered for these names, and for every other name that has a file.
+
+        Hundreds of names cost one socket and some milliseconds. ``up_since`` is None as well where somebody else
+        answers at our address.
+        """
+        written = self._written()
+        asked = sorted(written.keys() | set(names)) or ["reconciler"]  # any name will do to hear whether it answers
+        answered = self._ask(asked)
+        states = {
+            name: NameState(*written.get(name, ((), 0.0)), answered.get(name)) for name in written.keys() | set(names)
+        }
+        process = self._pid()
+        return NamesState(_started_at(process) if answered and process else None, states)
+
+    def _ask(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Name -> addresses, without those that got no answer; empty when nobody answers at all."""
+        answers: dict[str, tuple[str, ...]] = {}
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+            try:
+                # From the gateway's address: where the bridge is missing this fails at once, and no question leaves
+                # the host by its default route.
+                channel.bind((self._gateway, 0))
+                channel.connect((self._gateway, _PORT))
+                for start in range(0, len(names), _AT_ONCE):
+                    heard = _exchange(channel, names[start : start + _AT_ONCE])
+                    if not heard:
+                        break
+                    answers |= heard
+            except OSError:  # refused: nobody listens
+                return {}
+        return answers
+
+    def _agrees(self) -> bool:
+        """It answers, and what it answers is what is written."""
+        state = self.observe(())
+        answers = self._ask(["reconciler"])
+        return bool(answers) and all(name.answered == name.written for name in state.names.values())
+
+    def _has_gateway(self) -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+            try:
+                channel.bind((self._gateway, 0))
+            except OSError:
+                return False
+        return True
+
+    # --- the process ---
+
+    def argv(self) -> list[str]:
+        """The full command line that stays in the foreground and logs to standard error, for systemd."""
+        return [*self._arguments(), "--keep-in-foreground", "--log-facility=-"]
+
+    def prepare(self) -> None:
+        """Make the directories that dnsmasq wants to find."""
+        self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._pidfile.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+    def start(self) -> None:
+        """See that the service runs and answers what is written; restart it where it is blind or hangs.
+
+        The new process is a daemon of its own session, with init as its parent: it outlives us.
+
+        Raises:
+            Unavailable: reason ``NamesDown`` (systemd should have started it), ``NamesPortTaken``, ``NamesFailed``
+                or ``CommandMissing``.
+        """
+        self.prepare()
+        running = self._pid() or self._search()
+        if running is not None:
+            if _within(_BLIND, self._agrees):
+                self._pidfile.write_text(f"{running}\n")  # somebody may have removed it
+                return
+            log.warning("dnsmasq (process %d) does not answer what is written: it is restarted", running)
+            _stop(running)
+        if self._service.start:
+            self._spawn()
+        if self._has_gateway() and not _within(_START, lambda: bool(self._ask(["reconciler"]))):
+            if self._service.start:
+                raise Unavailable(
+                    f"the names service was started but does not answer at {self._gateway}; {self._log_tail()}",
+                    reason="NamesFailed",
+                    remedy="Look whether a firewall of this host drops packets to its own addresses",
+                )
+            raise Unavailable(
+                "the names service does not run; nginx and the apps go on with the addresses that they know",
+                reason="NamesDown",
+                remedy="systemctl restart reconciler-names, and look at: journalctl -u reconciler-names",
+            )
+
+    def _arguments(self) -> list[str]:
+        upstream = self._service.upstream
+        if not all(map(_UPSTREAM.match, upstream)):
+            raise InvalidInput(f"names.upstream: {upstream!r} are not IP addresses", reason="InvalidSettings")
+        return [
+            self._service.command,
+            "--conf-file=/dev/null",  # the host's own dnsmasq.conf is about another dnsmasq
+            f"--pid-file={self._pidfile}",
+            f"--listen-address={self._gateway}",
+            "--bind-dynamic",  # the bridge may come later, and go and come back
+            "--no-hosts",
+            f"--hostsdir={self._directory}",
+            "--local-ttl=0",
+            # Plain names never leave the host, and unknown ones are NXDOMAIN: musl and nginx take REFUSED badly.
+            "--domain-needed",
+            "--cache-size=1000",
+            "--dns-forward-max=1000",
+            "--edns-packet-max=4096",
+            "--dns-loop-detect",  # the host's own resolver may be told to ask us
+            *(["--no-resolv"] if upstream else []),
+            *(f"--server={server}" for server in upstream),
+            *self._user(),
+        ]
+
+    def _user(self) -> list[str]:
+        """Let dnsmasq give up root for a user of its own, unless that user could not reach the names."""
+        closed = [path for path in (self._directory, *self._directory.parents) if _is_closed(path)]
+        if closed:
+            log.warning("dnsmasq runs as root, because %s is closed to its own user", closed[0])
+            return ["--user=root", "--group=root"]
+        return []
+
+    def _spawn(self) -> None:
+        """Without --keep-in-foreground: dnsmasq returns when it listens, or says why it cannot."""
+        done = run([*self._arguments(), f"--log-facility={self._log()}"], timeout=_START)
+        if done.code == 0:
+            log.info("dnsmasq was started at %s", self._gateway)
+            return
+        if "in use" in done.stderr:
+            raise Unavailable(
+                f"the names service cannot listen at {self._gateway}, port {_PORT}: {_holder(self._gateway)} does",
+                reason="NamesPortTaken",
+                remedy="Stop that program, or let it listen at other addresses only (dnsmasq: bind-interfaces)",
+            )
+        raise Unavailable(
+            f"the names service does not start: {done.tail}",
+            reason="NamesFailed",
+            remedy=f"Try it by hand: {' '.join(self.argv())}",
+        )
+
+    def _log(self) -> Path:
+        return self._pidfile.with_suffix(".log")
+
+    def _log_tail(self) -> str:
+        try:
+            lines = self._log().read_text(errors="replace").splitlines()[-3:]
+        except OSError:
+            return "it has no log"
+        return f"the end of its log: {'; '.join(lines)}"
+
+    def _pid(self) -> int | None:
+        """Our dnsmasq, by its pid file; None when that names no process, or another one."""
+        try:
+            pid = int(self._pidfile.read_text())
+        except (OSError, ValueError):
+            return None
+        return pid if self._is_ours(pid) else None
+
+    def _search(self) -> int | None:
+        """Our dnsmasq among all processes, where the pid file is lost."""
+        pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        return next((pid for pid in pids if self._is_ours(pid)), None)
+
+    def _is_ours(self, pid: int) -> bool:
+        try:
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        return os.fsencode(f"--hostsdir={self._directory}") in arguments
+
+
+def _content(name: str, addresses: Sequence[str]) -> bytes:
+    return "".join(f"{address} {name}\n" for address in addresses).encode()
+
+
+def _addresses(name: str, content: bytes) -> tuple[str, ...]:
+    """Addresses in a file of ours; none where somebody edited it, so that it is written again."""
+    addresses = [line.partition(b" ")[0].decode("ascii", "replace") for line in content.splitlines()]
+    return tuple(addresses) if content == _content(name, addresses) else ()
+
+
+def _exchange(channel: socket.socket, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Ask for some names at once, and again for those that got no answer."""
+    answers: dict[str, tuple[str, ...]] = {}
+    base = secrets.randbelow(0x10000 - len(names))
+    pending = {base + number: name for number, name in enumerate(names)}
+    for _ in range(_ATTEMPTS):
+        for identity, name in pending.items():
+            channel.send(dns.question(identity, name))
+        deadline = time.monotonic() + _PATIENCE
+        while pending and (left := deadline - time.monotonic()) > 0:
+            channel.settimeout(left)
+            try:
+                answer = dns.answer(channel.recv(65_535))
+            except TimeoutError:
+                break
+            if answer is not None and pending.get(answer.identity) == answer.name:
+                answers[pending.pop(answer.identity)] = answer.addresses
+    return answers
+
+
+def _started_at(pid: int) -> float | None:
+    """Unix time of a process's start, by the clock as it stands now: it may have jumped since."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError):
+        return None
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def _stop(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                signal.pidfd_send_signal(handle, number)
+                if select.select([handle], [], [], _STOP)[0]:
+                    return
+        finally:
+            os.close(handle)
+
+
+def _within(seconds: float, check: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (fine := check()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return fine
+
+
+def _is_closed(path: Path) -> bool:
+    try:
+        return not path.stat().st_mode & 0o001
+    except OSError:
+        return False
+
+
+def _holder(address: str) -> str:
+    """Who listens at the address, or at all of them, on the port of DNS."""
+    raw = int.from_bytes(ipaddress.IPv4Address(address).packed, "little")
+    wanted = {f"{raw:08X}:{_PORT:04X}", f"{0:08X}:{_PORT:04X}", f"{0:032X}:{_PORT:04X}"}
+    sockets = set()
+    for table in ("udp", "udp6", "tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            rows = (line.split() for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:])
+            sockets |= {f"socket:[{row[9]}]" for row in rows if row[1] in wanted}
+    for handle in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if str(handle.readlink()) in sockets:
+                pid = handle.parts[2]
+                return f"{Path('/proc', pid, 'comm').read_text().strip()} (process {pid})"
+    return "another program"
