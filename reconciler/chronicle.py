@@ -26,7 +26,7 @@ class Chronicle:
         self._unwell: dict[str, float] = {}
         self._began: dict[str, tuple[str, str]] = {}
 
-    def saw(self, targets: Mapping[str, Target], revision: str) -> None:
+    def saw(self, targets: Mapping[str, Target]) -> None:
         """Remember when the agent first saw each app's present version: convergence is counted from here."""
         now = self._clock()
         for name, target in targets.items():
@@ -35,7 +35,6 @@ class Chronicle:
                 self._seen[name] = (fingerprint, now)
         for name in self._seen.keys() - targets.keys():
             del self._seen[name]
-        log.debug("looking at %s with %d apps", revision[:8], len(targets))
 
     def watched(self, statuses: Mapping[str, AppStatus]) -> None:
         """Measure how long apps were not healthy."""

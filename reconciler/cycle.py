@@ -283,14 +283,14 @@ class Cycle:
         for name, status in made.statuses.items():
             if status.sync == "Synced":
                 self._backoff.succeeded(name)
-        self._chronicle.saw(view.wanted.targets, view.commit.sha)
+        self._chronicle.saw(view.wanted.targets)
         self._chronicle.watched(made.statuses)
         for reason in self._targets.decrypt_failures:
             world.meter.decrypt_failure(reason)
         self._targets.decrypt_failures.clear()
         fetch_fault = (self._fetch_fault,) if self._fetch_fault else ()
         faults = (*fetch_fault, *world.store.faults(), *made.faults)
-        busy = self._apply.busy
+        busy = self._apply.busy or view.memory.busy
         result: Result = "converged" if made.converged and not busy and not faults else "progressing"
         if result == "progressing" and not busy and not made.actions and made.wake_at is None:
             result = "blocked"

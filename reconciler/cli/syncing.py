@@ -31,7 +31,7 @@ def sync_here(host: Host, options: argparse.Namespace) -> int:
     """Walk until converged, blocked, or out of time."""
     woken = threading.Event()
     host.wake = lambda _: woken.set()
-    cycle, apply, prober = host.cycle, host.apply, host.world.prober
+    cycle, apply, prober = host.cycle, host.apply, host.prober
     prober.start()
     progress = _Progress(options)
     deadline = time.monotonic() + options.timeout

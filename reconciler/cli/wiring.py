@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from reconciler import __version__
 from reconciler.agent import Agent, Notify, Rhythm, Wakeable
 from reconciler.apply import Apply, Hands
 from reconciler.chronicle import Chronicle
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
     from reconciler.world.containers.engine import DockerEngine
     from reconciler.world.lock import HostLock
+    from reconciler.world.metrics import Metrics
     from reconciler.world.names import DnsmasqNames
+    from reconciler.world.probes import Prober
     from reconciler.world.store import SqliteStore
 
 # Rooms of the world are imported where they are first needed: ``reconciler status`` must not pay for Docker's SDK.
@@ -109,8 +112,26 @@ class Host:
         """The Docker Engine."""
         from reconciler.world.containers.engine import DockerEngine
 
+        from reconciler.world.resolvers import reachable
+
         docker = self.settings.docker
-        return DockerEngine(docker.socket, docker.network, docker.subnet, self.key, self.names.upstream)
+        resolvers = self.settings.names.upstream or reachable()
+        return DockerEngine(docker.socket, docker.network, docker.subnet, self.key, resolvers)
+
+    @cached_property
+    def prober(self) -> Prober:
+        """Probes of replicas."""
+        from reconciler.world.probes import Prober
+
+        return Prober(lambda container: self.wake(f"probe of {container[:12]}"))
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Prometheus metrics."""
+        from reconciler.world import cgroups
+        from reconciler.world.metrics import Metrics
+
+        return Metrics(__version__, cgroups.usage)
 
     # -- the walk ---------------------------------------------------------------------------------------------------
 
@@ -118,9 +139,7 @@ class Host:
     def world(self) -> World:
         """The world as the walk sees it."""
         from reconciler.world.files import HostFiles
-        from reconciler.world.metrics import Metrics
         from reconciler.world.nginx import NginxSite
-        from reconciler.world.probes import Prober
 
         settings = self.settings
         return World(
@@ -128,10 +147,10 @@ class Host:
             engine=self.engine,
             names=self.names,
             site=NginxSite(settings.nginx, settings.state / "nginx") if settings.nginx else None,
-            prober=Prober(lambda container: self.wake(f"probe of {container[:12]}")),
+            prober=self.prober,
             files=HostFiles(settings.state / "files", settings.runtime / "secrets"),
             store=self.store,
-            meter=Metrics(),
+            meter=self.metrics,
             clock=time.time,
         )
 
@@ -175,7 +194,7 @@ class Host:
     def look(self) -> View:
         """Everything up to the plan; changes nothing. Asks the remote first, and probes what serves now."""
         self.cycle.fetch()
-        self.world.prober.start()
+        self.prober.start()
         try:
             view = self.cycle.look(self.cycle.tip())
             deadline = time.monotonic() + _FIRST_PROBES
@@ -183,7 +202,7 @@ class Host:
                 time.sleep(0.05)
                 view = self.cycle.look(self.cycle.tip())
         finally:
-            self.world.prober.stop()
+            self.prober.stop()
         return view
 
     def agent(self, notify: Notify) -> tuple[Agent, list[Wakeable]]:
@@ -195,9 +214,9 @@ class Host:
         agent = Agent(self.cycle, self.apply, Rhythm(self.settings.repository.interval), notify)
         self.wake = agent.wake
         wakers: list[Wakeable] = [
-            self.world.prober,  # type: ignore[list-item]  # the Protocol of the walk knows nothing of threads
+            self.prober,
             EngineEvents(self.settings.docker.socket, agent.wake, self.engine.invalidate),
-            Listener(self.settings.listen, self.world.meter, lambda: self.cycle.status, agent.idle_for),
+            Listener(self.settings.listen, self.metrics, lambda: self.cycle.status, agent.idle_for),
         ]
         if self.worktree is not None:
             wakers.append(Watcher([self.worktree], agent.poll, ignore=[self.settings.state]))

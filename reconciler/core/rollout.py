@@ -415,7 +415,8 @@ class _Rollout:
     def _set_name(self, addresses: Sequence[str | None], reason: str) -> None:
         wanted = tuple(address for address in addresses if address)
         if wanted != self.name_state.written or self.name_state.written_at > self.facts.now + 1:
-            self.step_.actions.append(act.SetName(self.app.name, reason, wanted))
+            # Before anything else of this look: starting a replica takes time, and whoever is gone must not be asked.
+            self.step_.actions.insert(0, act.SetName(self.app.name, reason, wanted))
             self.step_.say("RollingOut" if not self.is_applied else "Switching", reason)
 
     def _switched(self) -> bool:
@@ -440,6 +441,8 @@ class _Rollout:
             if look_at is not None:
                 message = f"waiting until nobody is connected to {container.name}"
                 self.step_.wait(look_at, "Draining", message)
+            else:
+                self.step_.say("Retiring", f"{container.name} is stopped and removed: {why}")
 
     def _finish(self) -> None:
         for task in self.tasks:

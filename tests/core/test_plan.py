@@ -155,10 +155,10 @@ def test_a_failed_recreate_puts_the_old_containers_back() -> None:
 def test_drift_is_repaired_and_named() -> None:
     end = converged(desired(app(replicas=2)))
     made = steps(end.wanted, without(end.observed, "shop.2."), end.memory, LATER)
-    assert kinds(made) == ["StartReplica", "SetName"]
-    assert made.actions[0].drift
-    assert "shop.2." in made.actions[0].reason
-    assert made.actions[1] == act.SetName(
+    assert kinds(made) == ["SetName", "StartReplica"]  # whoever is gone is not asked while its successor starts
+    assert made.actions[1].drift
+    assert "shop.2." in made.actions[1].reason
+    assert made.actions[0] == act.SetName(
         "shop", "healthy replicas changed", (container(end, "shop.1.").address or "",)
     )
 
@@ -175,8 +175,7 @@ def test_drift_is_repaired_and_named() -> None:
 def test_each_kind_of_drift_has_the_gentlest_repair(change: dict[str, Any], repair: str) -> None:
     end = converged(desired(app(replicas=2)))
     made = steps(end.wanted, changed(end.observed, "shop.2.", **change), end.memory, LATER)
-    assert repair in kinds(made)
-    assert made.actions[0].drift
+    assert any(action.drift and type(action).__name__ == repair for action in made.actions)
 
 
 def test_changed_limits_are_set_back() -> None:

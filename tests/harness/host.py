@@ -1,0 +1,263 @@
+"""A whole host: engine, names service, nginx, config repository, and the real agent as a process of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.engine import PrivateEngine
+from harness.git import ConfigRepository
+from harness.secrets import SecretSmith
+from harness.waiting import eventually
+
+_CGI = b"""#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n'
+echo "version=$VERSION greeting=$GREETING env_secret=$API_TOKEN file_secret=$(cat /run/secrets/password 2>/dev/null)"
+"""
+_NAMES = iter(range(1, 200))
+
+
+def make_app_images(engine: PrivateEngine, name: str = "shop", versions: tuple[str, ...] = ("1", "2", "3")) -> None:
+    """Images of a small web app that tells its version, its environment and its secrets."""
+    for version in versions:
+        engine.import_image(
+            f"{name}:{version}",
+            changes=('CMD ["httpd", "-f", "-p", "8080", "-h", "/www"]', f"ENV VERSION={version}", "USER app"),
+            files={"www/cgi-bin/show": _CGI, "www/version": version.encode(), "www/healthz": b"ok"},
+        )
+
+
+class Nginx:
+    """A private nginx under its own prefix that includes what the agent writes."""
+
+    def __init__(self, root: Path, sites: Path, command: tuple[str, ...] = ("nginx",)) -> None:
+        self.prefix = root
+        self.config = root / "nginx.conf"
+        (root / "logs").mkdir(parents=True)
+        self.config.write_text(
+            f"user root;\npid {root}/pid;\nerror_log {root}/logs/error.log notice;\nevents {{}}\n"
+            f"http {{\n  access_log off;\n  include {sites}/current/*.conf;\n}}\n"
+        )
+        self.command = (*command, "-p", str(root))
+
+    def start(self) -> None:
+        subprocess.run([*self.command, "-c", str(self.config)], check=True, timeout=20, capture_output=True)
+
+    @property
+    def pid(self) -> int | None:
+        try:
+            return int((self.prefix / "pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def stop(self) -> None:
+        pid = self.pid
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            eventually(lambda: not Path(f"/proc/{pid}").exists(), what="nginx ends")
+
+    @property
+    def reloads(self) -> int:
+        """How often it was reloaded."""
+        return (self.prefix / "logs" / "error.log").read_text().count("reconfiguring")
+
+
+class Host:
+    """One VM. ``commit`` and ``agent`` are what a team does; everything else looks on."""
+
+    def __init__(self, engine: PrivateEngine, root: Path) -> None:
+        number = next(_NAMES)
+        self.engine = engine
+        self.client = engine.client()
+        self.network = f"rec{number}"
+        self.state = root / "state"
+        self.runtime = Path(tempfile.mkdtemp(prefix="rec-run-", dir="/dev/shm"))
+        root.chmod(0o755)
+        self.runtime.chmod(0o755)
+        self.smith = SecretSmith(root / "keys")
+        self.repository = ConfigRepository(root / "git")
+        self.nginx = Nginx(root / "nginx", self.state / "nginx")
+        self.http, self.https, self.listen = _free_port(), _free_port(), _free_port()
+        self.config = root / "agent.yaml"
+        self.log = root / "agent.log"
+        self.settings: dict[str, Any] = {
+            "host": "web-1",
+            "repository": {"url": str(self.repository.bare), "interval": "1s"},
+            "docker": {"socket": str(engine.socket), "network": self.network, "subnet": f"10.{number}.0.0/16"},
+            "nginx": {
+                "command": list(self.nginx.command),
+                "config": str(self.nginx.config),
+                "http": self.http,
+                "https": self.https,
+                "certificates": str(root / "certificates"),
+            },
+            "sops": {"age_key": str(self.smith.key)},
+            "state": str(self.state),
+            "runtime": str(self.runtime),
+            "listen": f"127.0.0.1:{self.listen}",
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    # -- what a team does -------------------------------------------------------------------------------------------
+
+    def manifest(self, name: str = "shop", **fields: Any) -> str:
+        """A manifest in YAML; ``None`` leaves a field out."""
+        content = {
+            "kind": "App",
+            "image": "shop:1",
+            "health": {
+                "http": "/healthz",
+                "port": 8080,
+                "interval": "1s",
+                "min_healthy_time": "0.2s",
+                "deadline": "20s",
+            },
+            "stop_grace_period": "1s",
+            "rollout": {"drain": "2s"},
+            "ingress": [{"host": f"{name}.example.com", "port": 8080}],
+            **fields,
+        }
+        return yaml.safe_dump({key: value for key, value in content.items() if value is not None})
+
+    def commit(self, files: Mapping[str, str | bytes | None] | None = None, message: str = "Change") -> str:
+        return self.repository.commit(files, message)
+
+    def deploy(self, name: str = "shop", message: str = "Change", **fields: Any) -> str:
+        """Commit one app's manifest."""
+        return self.commit({f"apps/{name}/app.yaml": self.manifest(name, **fields)}, message)
+
+    # -- reconciler ---------------------------------------------------------------------------------------------------
+
+    def write_settings(self) -> None:
+        self.config.write_text(yaml.safe_dump(self.settings))
+
+    def reconciler(self, *arguments: str, expect: int | None = 0, timeout: float = 90) -> str:
+        """Run one verb and return what it printed."""
+        self.write_settings()
+        done = subprocess.run(
+            [sys.executable, "-m", "reconciler", "--config", str(self.config), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            env=self._environment(),
+        )
+        if expect is not None and done.returncode != expect:
+            raise AssertionError(f"reconciler {arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done.stdout + done.stderr
+
+    def sync(self, expect: int = 0) -> str:
+        return self.reconciler("sync", "--timeout", "60", expect=expect)
+
+    def start_agent(self, *arguments: str) -> None:
+        self.write_settings()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "reconciler", "--config", str(self.config), "--verbose", "run", *arguments],
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
+            )
+        self.wait(lambda: self.status() is not None, what="the agent answers")
+
+    def stop_agent(self, number: int = signal.SIGTERM) -> float:
+        """Stop it; returns how many seconds that took."""
+        if self.process is None:
+            return 0.0
+        began = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(30)
+        self.process = None
+        return time.monotonic() - began
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    # -- looking on -----------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any] | None:
+        """What the running agent says, or None."""
+        try:
+            code, body = self.get("/status", port=self.listen)
+        except OSError:
+            return None
+        return dict(json.loads(body)) if code == http.client.OK else None
+
+    def app(self, name: str = "shop") -> dict[str, Any]:
+        status = self.status()
+        assert status is not None, "no agent answers"
+        return dict(status["apps"].get(name, {}))
+
+    def wait(self, check: Any, *, within: float = 40.0, what: str = "") -> Any:
+        try:
+            return eventually(check, within=within, what=what)
+        except AssertionError as error:
+            log = self.log.read_text()[-6000:] if self.log.exists() else ""
+            raise AssertionError(f"{error}\nstatus: {json.dumps(self.status(), indent=1)}\nlog:\n{log}") from None
+
+    def wait_synced(self, revision: str, *names: str, within: float = 40.0) -> None:
+        """Wait until the agent has applied a revision for these apps (default: all)."""
+
+        def synced() -> bool:
+            status = self.status() or {"apps": {}}
+            apps = {n: a for n, a in status["apps"].items() if not names or n in names}
+            good = [a["sync"] == "Synced" and a["revisions"]["applied"] == revision for a in apps.values()]
+            return bool(good) and all(good) and set(names) <= set(apps)
+
+        self.wait(synced, within=within, what=f"{names or 'all apps'} synced at {revision[:8]}")
+
+    def wait_reason(self, reason: str, name: str = "shop", within: float = 40.0) -> dict[str, Any]:
+        self.wait(lambda: self.app(name).get("reason") == reason, within=within, what=f"{name} says {reason}")
+        return self.app(name)
+
+    def get(self, path: str, *, host: str = "shop.example.com", port: int | None = None) -> tuple[int, str]:
+        """One GET through nginx (or to another port of loopback)."""
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.http, timeout=35)
+        try:
+            connection.request("GET", path, headers={"Host": host})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def containers(self, name: str = "shop", *, everything: bool = False) -> list[Any]:
+        """Our containers of an app, oldest first."""
+        found = self.client.containers.list(all=everything, filters={"label": f"reconciler.app={name}"})
+        return sorted(found, key=lambda container: str(container.attrs["Created"]))
+
+    def destroy(self) -> None:
+        """Stop what was started, remove what was made."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+        self.nginx.stop()
+        pidfile = self.runtime / "names.pid"
+        if pidfile.exists():
+            os.kill(int(pidfile.read_text()), signal.SIGKILL)
+        for container in self.client.api.containers(all=True, quiet=True):
+            self.client.api.remove_container(container["Id"], force=True)
+        for network in self.client.networks.list(names=[self.network]):
+            network.remove()
+        for volume in self.client.volumes.list():
+            volume.remove(force=True)
+        self.client.close()
+        shutil.rmtree(self.runtime, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
