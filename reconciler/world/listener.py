@@ -25,10 +25,11 @@ from reconciler.errors import InvalidSettings, Unavailable
 log = logging.getLogger(__name__)
 
 _REQUEST_MOST = 8 * 1024  # bytes of request line and headers; browsers send one or two thousand
-_REQUEST_WITHIN = 5.0  # seconds from the first byte to the last
+_REQUEST_WITHIN = 3.0  # seconds from the first byte to the last
 _ANSWER_WITHIN = 10.0  # seconds for a client to take the answer
 _LINGER = 1.0  # seconds for a client to read to the end before the connection is closed under it
 _AT_ONCE = 32  # connections; a scraper, a probe and a person need three
+_LAST_PORT = 65535
 _PLAIN = "text/plain; charset=utf-8"
 _HEADERS = (
     "Cache-Control: no-store\r\n"
@@ -122,7 +123,7 @@ class Listener:
             Unavailable: Reason ``ListenAddress``: somebody else listens there, or this host has no such address.
         """
         host, _, port = self._address.rpartition(":")
-        if not host or not port.isdecimal():
+        if not host or not port.isdecimal() or int(port) > _LAST_PORT:
             raise InvalidSettings(
                 f"listen: {self._address!r} is not HOST:PORT", reason="ListenAddress", remedy="Write 127.0.0.1:9465"
             )
@@ -130,10 +131,9 @@ class Listener:
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._server = socket.create_server((host, int(port)), family=family, backlog=_AT_ONCE)
-        except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or str(error)
+        except OSError as error:
             raise Unavailable(
-                f"cannot listen on {self._address} for metrics and health: {why}",
+                f"cannot listen on {self._address} for metrics and health: {error.strerror}",
                 reason="ListenAddress",
                 remedy="Set listen in the agent's settings to a free address, or stop who has it (ss -ltnp shows it)",
             ) from error
