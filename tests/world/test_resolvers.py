@@ -7,9 +7,9 @@ from reconciler.world.resolvers import reachable
 
 def test_resolvers_that_a_container_can_reach(tmp_path: Path) -> None:
     file = tmp_path / "resolv.conf"
-    file.write_text(
-        "# made by hand\nsearch example.com\nnameserver 127.0.0.53\nnameserver 192.0.2.1\nnameserver ::1\nnameserver bad\nnameserver\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n"
-    )
+    lines = ["# by hand", "search example.com", "nameserver 127.0.0.53", "nameserver 192.0.2.1", "nameserver ::1"]
+    lines += ["nameserver", "nameserver bad", "nameserver 192.0.2.2", "nameserver 192.0.2.3"]
+    file.write_text("\n".join(lines))
     assert reachable(file) == ("192.0.2.1", "192.0.2.2")
 
 
