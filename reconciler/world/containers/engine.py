@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reconciler.core import ownership
 from reconciler.core.model import Claim, ContainerSpec, Credentials, EngineState, Limits, Secret
@@ -16,6 +19,9 @@ from reconciler.world.containers.images import Images, Progress
 from reconciler.world.containers.logs import tail
 from reconciler.world.containers.network import Network
 from reconciler.world.containers.observation import Observation, no_cpu_limit
+
+if TYPE_CHECKING:
+    from reconciler.world.containers.wire import Client
 
 _MOST_LINES = 1000
 _NOT_MODIFIED = 304
@@ -135,20 +141,18 @@ class DockerEngine:
 
     def start(self, container: str) -> None:
         """Start a container."""
-        self._observation.invalidate(container)
         try:
-            with self._clients.speaking(f"start container {container[:12]}") as client:
+            with self._changing(container, "start") as client:
                 client.start(container)
         except Answered as answer:
             raise self._explain.start(container, answer) from answer
 
     def stop(self, container: str, grace: float) -> None:
         """Send the stop signal, wait, kill. No error when it is stopped or gone."""
-        self._observation.invalidate(container)
         if not self._check_ours(container):
             return
         try:
-            with self._clients.speaking(f"stop container {container[:12]}") as client:
+            with self._changing(container, "stop") as client:
                 client.stop(container, timeout=math.ceil(grace))
         except Answered as answer:
             if answer.status not in {NOT_FOUND, _NOT_MODIFIED}:
@@ -167,9 +171,8 @@ class DockerEngine:
 
     def unpause(self, container: str) -> None:
         """Let a paused container go on."""
-        self._observation.invalidate(container)
         try:
-            with self._clients.speaking(f"unpause container {container[:12]}") as client:
+            with self._changing(container, "unpause") as client:
                 client.unpause(container)
         except Answered as answer:
             if "not paused" not in answer.text:
@@ -177,7 +180,6 @@ class DockerEngine:
 
     def connect(self, container: str, address: str) -> None:
         """Connect to our network at this address, giving up another address in it where there is one."""
-        self._observation.invalidate(container)
         network = self._network.name
         with self._clients.speaking(f"inspect container {container[:12]}") as client:
             inspected = client.inspect_container(container)
@@ -185,7 +187,7 @@ class DockerEngine:
         if endpoint is not None and (endpoint.get("IPAMConfig") or {}).get("IPv4Address") == address:
             return
         try:
-            with self._clients.speaking(f"connect container {inspected['Name'].lstrip('/')}") as client:
+            with self._changing(container, "connect") as client:
                 if endpoint is not None:
                     client.disconnect_container_from_network(container, network, force=True)
                 client.connect_container_to_network(container, network, ipv4_address=address)
@@ -196,9 +198,8 @@ class DockerEngine:
 
     def update(self, container: str, limits: Limits) -> None:
         """Set limits, whether it runs or not."""
-        self._observation.invalidate(container)
         try:
-            with self._clients.speaking(f"update container {container[:12]}") as client:
+            with self._changing(container, "update") as client:
                 settings = {
                     "NanoCpus": no_cpu_limit(client.info()["NCPU"])
                     if limits.cpus is None
@@ -213,6 +214,15 @@ class DockerEngine:
             if answer.status == 400:  # noqa: PLR2004  (HTTP: the request is at fault)
                 raise rejected(container[:12], answer.text) from answer
             raise
+
+    @contextmanager
+    def _changing(self, container: str, doing: str) -> Iterator[Client]:
+        try:
+            with self._clients.speaking(f"{doing} container {container[:12]}") as client:
+                yield client
+        finally:
+            # Afterwards, and also when it failed: an error is what the next look must see.
+            self._observation.invalidate(container)
 
     def _check_ours(self, container: str) -> bool:
         """False when it is gone; Refused when its labels, as they are now, do not carry our signature."""

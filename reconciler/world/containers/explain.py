@@ -119,10 +119,15 @@ class Explain:
         )
 
 
+def cause(text: str) -> str:
+    """What matters of an error that went through Docker, containerd and runc."""
+    return _WRAPPING.sub("", text)
+
+
 def rejected(name: str, text: str) -> Failed:
     """The engine says no to what the manifest or the image wants."""
     return Failed(
-        f"Docker rejects container {name}: {_WRAPPING.sub('', text)}",
+        f"Docker rejects container {name}: {cause(text)}",
         reason="ContainerRejected",
         remedy="Mend the manifest or the image",
     )

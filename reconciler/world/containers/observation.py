@@ -8,17 +8,18 @@ so (``invalidate``), they are young, or five minutes are over, in case an event 
 from __future__ import annotations
 
 import re
-import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 from typing import Any, Literal, get_args
 
 from reconciler.core.images import normalise
 from reconciler.core.model import Container, EngineState, Limits
 from reconciler.core.ownership import read
 from reconciler.world.containers.clients import NOT_FOUND, Answered, Clients
+from reconciler.world.containers.explain import cause
 from reconciler.world.containers.network import Network
 
 _State = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
@@ -96,7 +97,7 @@ class Observation:
 
     def look(self) -> EngineState:
         """Everything, now. The very same value as before where nothing changed."""
-        now = time.monotonic()
+        now = monotonic()
         with self._clients.speaking("list containers") as client:
             entries = client.containers(all=True)
         with self._clients.speaking("list images") as client:
@@ -147,6 +148,7 @@ class Observation:
             owned=owned,
             address=facts.address,
             engine_health=facts.engine_health,
+            exit_code=int(facts.exit_code) if facts.exit_code else None,
             host_ports=facts.host_ports,
         )
         if claim is not None:
@@ -257,7 +259,7 @@ def _with_details(listed: Container, inspected: Mapping[str, Any]) -> Container:
     nano = host.get("NanoCpus") or 0
     if not nano and (host.get("CpuQuota") or 0) > 0:
         nano = host["CpuQuota"] * 1_000_000_000 // (host.get("CpuPeriod") or 100_000)
-    ended = listed.state in {"exited", "dead", "restarting"}
+    ended = listed.state in {"exited", "dead"}
     return Container(
         id=listed.id,
         name=listed.name,
@@ -270,10 +272,11 @@ def _with_details(listed: Container, inspected: Mapping[str, Any]) -> Container:
         engine_health=listed.engine_health,
         host_ports=listed.host_ports,
         started_at=_timestamp(state.get("StartedAt") or ""),
-        exit_code=state.get("ExitCode") if ended else None,
+        # The list's, where it has one: while a container restarts an inspect may already say 0.
+        exit_code=state.get("ExitCode") if ended and listed.exit_code is None else listed.exit_code,
         oom_killed=bool(state.get("OOMKilled")),
         restarts=inspected.get("RestartCount") or 0,
-        error=state.get("Error") or "",
+        error=cause(state.get("Error") or ""),
         pid=state.get("Pid") or 0,
         limits=Limits(
             cpus=None if nano == 0 or nano % 1_000_000 == _NO_CPU_LIMIT else nano / 1_000_000_000,
