@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -49,6 +50,9 @@ class PrivateEngine:
                 f"--containerd-namespace={self._namespace}",
                 f"--containerd-plugins-namespace={self._namespace}-plugins",
                 "--insecure-registry=127.0.0.0/8",
+                # Not the host's systemd, and a group that can be removed afterwards.
+                "--exec-opt=native.cgroupdriver=cgroupfs",
+                f"--cgroup-parent=/{self.root.name}",
             ],
             stdout=log,
             stderr=log,
@@ -90,6 +94,12 @@ class PrivateEngine:
                 ["sh", "-c", f"grep -o ' {self.root}[^ ]*' /proc/self/mounts | xargs -r umount -l"], check=False
             )
             shutil.rmtree(self.root, ignore_errors=True)
+            for group in (
+                *Path("/sys/fs/cgroup").glob(self.root.name),
+                *Path("/sys/fs/cgroup").glob(f"*/{self.root.name}"),
+            ):
+                with contextlib.suppress(OSError):
+                    group.rmdir()
             if not self.root.exists():
                 return
             time.sleep(0.1)
@@ -98,7 +108,7 @@ class PrivateEngine:
         """Make an image of busybox and ``files``; ``changes`` are Dockerfile lines such as ``CMD [...]``."""
         client = self.client()
         try:
-            archive = _busybox_root(files or {})
+            archive = busybox_root(files or {})
             client.api.import_image_from_data(
                 archive, repository=tag.rpartition(":")[0], tag=tag.rpartition(":")[2], changes=list(changes)
             )
@@ -134,7 +144,7 @@ _APPLETS = (
 )
 
 
-def _busybox_root(files: dict[str, bytes]) -> bytes:
+def busybox_root(files: dict[str, bytes]) -> bytes:
     """A root file system as a tar archive: static busybox, its applets, /etc/passwd, /tmp, and the given files."""
     content = {
         "etc/passwd": b"root:x:0:0:root:/:/bin/sh\napp:x:1000:1000:app:/:/bin/sh\n",
