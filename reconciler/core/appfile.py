@@ -41,6 +41,7 @@ NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 SECRETS_TARGET = "/run/secrets"
 _LEAST_MEMORY = 6 * 1024 * 1024  # the engine refuses less
 _LAST_PORT = 65_535
+_LAST_BYTE = 255
 _OUR_HOSTS = "reconciler.invalid"  # nginx answers for the agent under these names
 
 
@@ -173,6 +174,7 @@ class _Drafting:
             self._problem(
                 node, f"a SOPS file must stand in the app's own folder, {folder}/, or below it; copy it there"
             )
+            return ""
         return resolved
 
     def _secrets(self, node: Node) -> SecretsFile:
@@ -185,7 +187,7 @@ class _Drafting:
 
     def _file(self, node: Node) -> File | None:
         source = self._resolved(node.fields["source"])
-        if ".sops." in source.rpartition("/")[2]:
+        if is_sops(source):
             self._problem(
                 node.fields["source"], "a SOPS file would be mounted as it is, encrypted; name it under 'secrets'"
             )
@@ -193,20 +195,10 @@ class _Drafting:
         return File(source, node.fields["target"].text, **given(node, mode=as_mode)) if source else None
 
     def _port(self, node: Node) -> PublishedPort | None:
-        numbers, _, protocol = node.text.partition("/")
-        *address, host, container = numbers.split(":")
-        if not all(1 <= int(port) <= _LAST_PORT for port in (host, container)):
-            self._problem(node, f"a port must be from 1 to {_LAST_PORT}")
-            return None
-        if address and not all(int(part) <= 255 and str(int(part)) == part for part in address[0].split(".")):  # noqa: PLR2004  (a byte)
-            self._problem(node, f"{address[0]} is not an IPv4 address")
-            return None
-        return PublishedPort(
-            int(host),
-            int(container),
-            "udp" if protocol == "udp" else "tcp",
-            *address,
-        )
+        port = published(node.text)
+        if port is None:
+            self._problem(node, f"ports must be from 1 to {_LAST_PORT}, and an address four numbers up to 255")
+        return port
 
     def _resources(self, node: Node) -> Resources:
         memory = node.at("memory")
@@ -263,17 +255,20 @@ class _Drafting:
             seen.setdefault(target, node)
 
     def _check_ports(self, app: App) -> None:
-        seen: dict[tuple[str, int], Node] = {}
+        seen: list[tuple[Node, PublishedPort]] = []
         for node in self._root.each("ports"):
-            host = node.text.partition("/")[0].split(":")[-2]
-            key = ("udp" if node.text.endswith("/udp") else "tcp", int(host))
-            if key in seen:
-                self._problem(node, f"port {host} of the host is published twice, here and in line {seen[key].line}")
-            seen.setdefault(key, node)
-            if app.replicas > 1:
+            port = published(node.text)
+            if port is None:
+                continue
+            twin = next((other for other, theirs in seen if collide(port, theirs)), None)
+            if twin is not None:
+                self._problem(node, f"port {port.host} of the host is published twice, here and in line {twin.line}")
+            elif app.replicas > 1:
                 self._problem(
-                    node, f"{app.replicas} replicas cannot share port {host} of the host; use 'ingress', or one replica"
+                    node,
+                    f"{app.replicas} replicas cannot share port {port.host} of the host; use 'ingress', or one replica",
                 )
+            seen.append((node, port))
 
     def _check_ingress(self) -> None:
         seen: dict[str, Node] = {}
@@ -321,6 +316,29 @@ class _Drafting:
             )
 
 
+def is_sops(path: str) -> bool:
+    """By its name, as .sops.yaml's rules see it: an encrypted file."""
+    return ".sops." in path.rpartition("/")[2]
+
+
 def route(host: str, path: str) -> str:
     """What two apps must not both claim; a ``/`` at the end makes no difference to people."""
     return f"{host}{path.rstrip('/')}/"
+
+
+def published(text: str) -> PublishedPort | None:
+    """A published port in Compose's short form; None where a number is out of range."""
+    numbers, _, protocol = text.partition("/")
+    *address, host, container = numbers.split(":")
+    if not all(1 <= int(port) <= _LAST_PORT for port in (host, container)):
+        return None
+    if address and not all(str(int(part)) == part and int(part) <= _LAST_BYTE for part in address[0].split(".")):
+        return None
+    return PublishedPort(int(host), int(container), "udp" if protocol == "udp" else "tcp", *address)
+
+
+def collide(one: PublishedPort, other: PublishedPort) -> bool:
+    """The host could not listen for both."""
+    anywhere = PublishedPort(0, 0).address
+    same_address = one.address == other.address or anywhere in {one.address, other.address}
+    return same_address and (one.host, one.protocol) == (other.host, other.protocol)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from reconciler.core.appfile import Draft, route
+from reconciler.core.appfile import Draft, collide, is_sops, published, resolve, route
 from reconciler.core.fleet import Fleet
 from reconciler.core.model import Problem
 from reconciler.core.node import Node
@@ -72,7 +72,7 @@ def check(drafts: Sequence[Draft], around: Surroundings) -> Mapping[str, Sequenc
     _claims(entries, _routes)
     _claims(entries, _volumes)
     _claims(entries, _binds)
-    _claims(entries, _ports, _same_address)
+    _claims(entries, _ports, _collide)
     for entry in entries:
         _files(entry, around)
         _secrets(entry, around)
@@ -217,38 +217,36 @@ def _binds(entry: _Entry) -> Iterator[Claimed]:
 
 def _ports(entry: _Entry) -> Iterator[Claimed]:
     for node in _sound(entry, "ports"):
-        numbers, _, protocol = node.text.partition("/")
-        host = int(numbers.split(":")[-2])
-        yield f"{host}/{protocol or 'tcp'}", f"port {host} of the host", node
+        port = published(node.text)
+        if port is not None:
+            yield f"{port.host}/{port.protocol}", f"port {port.host} of the host", node
 
 
-def _same_address(one: Node, other: Node) -> bool:
-    addresses = {node.text.rpartition(":")[0].rpartition(":")[0] or "0.0.0.0" for node in (one, other)}  # noqa: S104  (compared, not bound)
-    return len(addresses) == 1 or "0.0.0.0" in addresses  # noqa: S104
+def _collide(one: Node, other: Node) -> bool:
+    ports = published(one.text), published(other.text)
+    return ports[0] is not None and ports[1] is not None and collide(ports[0], ports[1])
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
 def _files(entry: _Entry, around: Surroundings) -> None:
-    sources = {file.source: file.target for file in entry.draft.app.files}
-    folder = entry.draft.app.folder
     for item in _sound(entry, "files"):
         node = item.fields["source"]
-        source = next((each for each, target in sources.items() if target == item.fields["target"].text), None)
-        if source is not None:
-            _exists(entry, node, source, folder, around)
+        source = resolve(entry.draft.app.folder, node.text)
+        if source is not None and not is_sops(source):
+            _exists(entry, node, source, around)
 
 
-def _exists(entry: _Entry, node: Node, path: str, folder: str, around: Surroundings) -> bool:
+def _exists(entry: _Entry, node: Node, path: str, around: Surroundings) -> bool:
     if path in around.files:
         return True
     if any(each.startswith(f"{path}/") for each in around.files):
         entry.blame(node, f"{path} is a directory; name its files one by one")
         return False
-    near = [each for each in around.files if each.rpartition("/")[0] in {folder, path.rpartition("/")[0]}]
-    guess = suggestion(path, near)
-    entry.blame(node, f"there is no file {path} in the config repository{guess}")
+    folders = {entry.draft.app.folder, path.rpartition("/")[0]}
+    near = [each for each in around.files if each.rpartition("/")[0] in folders and each not in around.manifests]
+    entry.blame(node, f"there is no file {path} in the config repository{suggestion(path, near)}")
     return False
 
 
@@ -277,8 +275,7 @@ def _secrets(entry: _Entry, around: Surroundings) -> None:
 
 def _look(entry: _Entry, node: Node, path: str, around: Surroundings, looked: set[str]) -> Sealed | None:
     """Look at a SOPS file; None when nothing more can be said about it."""
-    folder = entry.draft.app.folder
-    if not path or not _exists(entry, node, path, folder, around):
+    if not path or not _exists(entry, node, path, around):
         return None
     owner = _owner(path, around.manifests)
     if owner is not None and owner != entry.place:

@@ -74,6 +74,8 @@ class JsonReader(Reader):
             return node
         while True:
             line, column = self._place(self._at)
+            if node.fields and self.text.startswith("}", self._at):
+                raise self._wrong("there is a ',' too many before this '}'")
             if not self.text.startswith('"', self._at):
                 raise self._wrong("a key in double quotes must stand here")
             key = self._string()
@@ -90,6 +92,8 @@ class JsonReader(Reader):
         if self._take("]"):
             return node
         while True:
+            if node.items and self.text.startswith("]", self._at):
+                raise self._wrong("there is a ',' too many before this ']'")
             self.append(node, self._value(depth + 1))
             if self._take("]"):
                 return node

@@ -215,10 +215,11 @@ class _Reading:
                 continue
             app = _folder_name(path)
             message = f"this file is not read; did you mean {_closest(name, MANIFESTS)!r}?"
-            self._problems.append(Problem(path, 1, 1, message, app, "warning"))
             if folder not in folders:
-                said = self._reader.checked(self._tree, path, self._now)
-                near[path] = said.name or app
+                app = self._reader.checked(self._tree, path, self._now).name or app
+                near[path] = app
+                message += f" Until then nothing of app {app!r} is changed or removed" if app else ""
+            self._problems.append(Problem(path, 1, 1, message, app, "warning"))
         return near
 
     def _is_near(self, path: str, names: tuple[str, ...], kind: str) -> bool:

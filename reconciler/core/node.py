@@ -147,9 +147,7 @@ class Reader:
         """No control characters, whatever escape they were written with."""
         found = _FORBIDDEN.search(text)
         if found:
-            self.note(
-                line, column, f"this text holds the control character U+{ord(found[0]):04X}, which is not allowed"
-            )
+            self.note(line, column, f"this text holds the character U+{ord(found[0]):04X}, which is not allowed")
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:

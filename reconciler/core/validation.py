@@ -69,7 +69,8 @@ class Validator:
 
 def suggestion(word: str, known: Collection[str]) -> str:
     """``; did you mean 'image'?`` or nothing."""
-    close = get_close_matches(word, known, n=1, cutoff=0.6) or [
+    cutoff = 0.5 if len(word) <= 3 else 0.6  # noqa: PLR2004  (one letter of two is half of them)
+    close = get_close_matches(word, known, n=1, cutoff=cutoff) or [
         each for each in known if each.lower() == word.lower().replace("-", "_")
     ]
     return f"; did you mean {close[0]!r}?" if close else ""
@@ -77,7 +78,7 @@ def suggestion(word: str, known: Collection[str]) -> str:
 
 def listed(words: Collection[str]) -> str:
     """``a, b, c`` for a message; never endless."""
-    names = [str(word) for word in words]
+    names = [word for word in words if word != "$schema"]  # only editors want that one
     return ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")  # noqa: PLR2004  (as said)
 
 
@@ -194,7 +195,7 @@ def _sentence(subject: str, error: ValidationError, schema: Schema) -> str:
     instance: Any = error.instance
     match str(error.validator):
         case "type":
-            return f"{subject} {_form(schema)}, not {_what(instance)}{_with_unit(instance, schema)}"
+            return f"{subject} {_form(schema)}, not {_what(instance)}{_correction(instance, schema)}"
         case "pattern":
             return f"{subject} {_form(schema)}{_echo(instance, schema)}"
         case "enum":
@@ -235,9 +236,12 @@ def _what(value: object) -> str:
             return "a mapping"
 
 
-def _with_unit(value: object, schema: Schema) -> str:
-    unit = schema.get("x-unit")
-    return f"; did you mean {value}{unit}?" if unit and type(value) is int else ""
+def _correction(value: object, schema: Schema) -> str:
+    if type(value) is int and "x-unit" in schema:
+        return f"; did you mean {value}{schema['x-unit']}?"
+    if type(value) in {int, float} and "pattern" in schema and _compiled(schema["pattern"]).search(f"{value}"):
+        return "; put it in quotes"
+    return ""
 
 
 def _echo(value: str, schema: Schema) -> str:

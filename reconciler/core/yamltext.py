@@ -22,21 +22,24 @@ _WORDS = (
         "mapping values are not allowed",
         "a second ':' in this line, or a wrong indentation: put text with ': ' in quotes",
     ),
-    ("could not find expected ':'", "a key without ':' after it, or a text that is not in quotes"),
+    ("could not find expected ':'", "there is no ':' after this key"),
     ("did not find expected key", "this line does not fit the lines above: look at its indentation"),
     ("expected <block end>", "this line does not fit the lines above: look at its indentation"),
     ("did not find expected '-'", "this line does not fit the list above: look at its indentation"),
-    ("did not find expected ',' or ']'", "a list in [ ] needs ',' between its items and ']' at its end"),
-    ("expected ',' or ']'", "a list in [ ] needs ',' between its items and ']' at its end"),
-    ("did not find expected ',' or '}'", "a mapping in { } needs ',' between its keys and '}' at its end"),
-    ("expected ',' or '}'", "a mapping in { } needs ',' between its keys and '}' at its end"),
+    ("did not find expected ',' or ']'", "this list needs ',' between its items and ']' at its end"),
+    ("expected ',' or ']'", "this list needs ',' between its items and ']' at its end"),
+    ("did not find expected ',' or '}'", "this mapping needs ',' between its keys and '}' at its end"),
+    ("expected ',' or '}'", "this mapping needs ',' between its keys and '}' at its end"),
     ("did not find expected node content", "something is missing here: a value, or a closing bracket"),
-    ("found unexpected end of stream", "a quote that is never closed"),
+    ("found unexpected end of stream", "a quote that begins here is never closed"),
     ("did not find expected <document start>", "text after the end of the document"),
     ("found unknown escape character", "an escape that YAML does not know; in single quotes '\\' means itself"),
     ("block sequence entries are not allowed", "a list cannot begin here: put '-' on a line of its own"),
     ("found incompatible YAML document", "only YAML 1.1 and 1.2 can be read; leave out the %YAML line"),
 )
+
+# The parser notices these at the next line or at the end of the text; people look for them where they begin.
+_AT_THE_BEGINNING = ("could not find expected ':'", "found unexpected end of stream", "expected ',' or")
 
 
 class _Mark(Protocol):
@@ -165,9 +168,8 @@ class YamlReader(Reader):
         if "cannot start any token" in said:
             return self.fail(line, column, self._bad_beginning(line, column))
         words = next((words for said_so, words in _WORDS if said_so in said), f"not valid YAML: {said}")
-        begun = error.context_mark
-        if begun is not None and begun.line + 1 < line:
-            words += f" (it begins in line {begun.line + 1})"
+        if error.context_mark is not None and any(so in said for so in _AT_THE_BEGINNING):
+            line, column = _place(error.context_mark)
         return self.fail(line, column, words)
 
     def _bad_beginning(self, line: int, column: int) -> str:
