@@ -134,7 +134,7 @@ def _dataclass(kind: Any, data: object) -> Any:  # noqa: ANN401  (any dataclass,
     return kind(**arguments)
 
 
-def _value(hint: Any, data: object, place: str) -> object:  # noqa: ANN401, PLR0911  (a type; one line for each kind)
+def _value(hint: Any, data: object, place: str) -> object:  # noqa: ANN401  (the type of a field)
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         if data is None and NoneType in parts:

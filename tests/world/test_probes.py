@@ -35,7 +35,6 @@ class App:
         self.address = address
         self.behave = behave
         self.requests: list[bytes] = []
-        self._closing = False
         self._open()
 
     def _open(self) -> None:
@@ -64,7 +63,6 @@ class App:
             peer.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        self._closing = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # ends accept()
         self._listener.close()
