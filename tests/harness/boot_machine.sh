@@ -44,7 +44,7 @@ mount --bind -o ro "$checkout" "$root$checkout"
 rm -rf "$root"/etc/systemd/system/*.wants "$root"/etc/systemd/system/reconciler* "$root"/{opt,etc,var/lib}/reconciler \
   "$root"/etc/credstore/reconciler.age.key "$root"/usr/sbin/policy-rc.d
 : >"$root/etc/machine-id"
-hostname machine
+echo machine >"$root/etc/hostname"
 ip link set lo up
 
 exec chroot "$root" /usr/bin/env -i container=reconciler-tests PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
