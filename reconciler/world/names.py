@@ -35,6 +35,7 @@ _PATIENCE = 0.3  # seconds for an answer, before the question is asked again
 _ATTEMPTS = 3
 _BLIND = 1.2  # seconds after which file and answer must agree; dnsmasq needs 0.06
 _START = 5.0  # seconds until it answers
+_COME_BACK = 2.0  # seconds until systemd has restarted it
 _STOP = 2.0  # seconds between SIGTERM and SIGKILL
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _UPSTREAM = re.compile(r"[0-9A-Fa-f.:]+(#[0-9]{1,5})?\Z")
@@ -209,7 +210,8 @@ class DnsmasqNames:
             _stop(running)
         if self._service.start:
             self._spawn()
-        if self._has_gateway() and not _within(_START, lambda: bool(self._ask(["reconciler"]))):
+        patience = _START if self._service.start else _COME_BACK
+        if self._has_gateway() and not _within(patience, lambda: bool(self._ask(["reconciler"]))):
             if self._service.start:
                 raise Unavailable(
                     f"the names service was started but does not answer at {self._gateway}; {self._log_tail()}",

@@ -8,11 +8,11 @@ After a change of the rendering, look at the difference that this makes:
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.golden import assert_golden
 
 from reconciler.core.model import App, Ingress, SiteState
 from reconciler.core.site import FILE, Frontend, Generation, app_at, render
@@ -38,11 +38,8 @@ def read(case: dict[str, Any]) -> Generation:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
 def test_renders_what_the_golden_file_says(case: Path) -> None:
     generation = read(json.loads(case.read_text()))
-    expected = case.with_suffix(".conf")
     assert [name for name, _ in generation.files] == [FILE]
-    if os.environ.get("UPDATE_GOLDEN"):
-        expected.write_text(generation.files[0][1])
-    assert generation.files[0][1] == expected.read_text()
+    assert_golden(generation.files[0][1], case.with_suffix(".conf"))
     assert generation.files[0][1].count(generation.id) == 1
 
 
