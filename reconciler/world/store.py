@@ -1,0 +1,175 @@
+"""What nobody else knows, in SQLite: history, quarantine, suspended apps, applied and accepted revisions.
+
+Losing it costs history, never a running app; ``database.py`` says what happens then. The agent and the command line
+have it open at the same time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from reconciler.core.model import Applied, Memory, Quarantined, Suspended
+from reconciler.database import Database
+from reconciler.protocols import HistoryEntry
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE applied (app TEXT PRIMARY KEY, revision TEXT NOT NULL, fingerprint TEXT NOT NULL, at REAL NOT NULL);
+    CREATE TABLE quarantined (app TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, reason TEXT NOT NULL,
+        message TEXT NOT NULL, revision TEXT NOT NULL, at REAL NOT NULL, logs TEXT NOT NULL);
+    CREATE TABLE suspended (app TEXT PRIMARY KEY, since REAL NOT NULL, why TEXT NOT NULL);
+    CREATE TABLE accepted (id INTEGER PRIMARY KEY, revision TEXT NOT NULL UNIQUE);
+    CREATE TABLE history (id INTEGER PRIMARY KEY, at REAL NOT NULL, app TEXT NOT NULL, event TEXT NOT NULL,
+        revision TEXT NOT NULL, fingerprint TEXT NOT NULL, image TEXT NOT NULL, author TEXT NOT NULL,
+        subject TEXT NOT NULL, reason TEXT NOT NULL, duration REAL);
+    CREATE INDEX history_of_app ON history (app, id);
+    CREATE TABLE status (id INTEGER PRIMARY KEY CHECK (id = 1), json TEXT NOT NULL, at REAL NOT NULL);
+    """,
+)
+_APPLICATION = 0x7265636F  # "reco"
+
+_HISTORY, _HISTORY_OF_APP, _ACCEPTED = 10_000, 200, 100  # rows kept
+_LOGS = 64 * 1024  # characters of log kept with a quarantine
+
+_DAMAGED = (
+    "the store was damaged and is kept as {copy}: history, quarantines and suspended apps of before are not known any "
+    "more; what runs goes on. Suspend again what must not change, then remove the copy"
+)
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(HistoryEntry))
+_COLUMNS = ", ".join(_FIELDS)
+_ADD = f"INSERT INTO history ({_COLUMNS}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608  (our field names)
+_LIST = f"SELECT {_COLUMNS} FROM history ORDER BY id DESC LIMIT ?"  # noqa: S608  (likewise)
+_LIST_APP = f"SELECT {_COLUMNS} FROM history WHERE app = ? ORDER BY id DESC LIMIT ?"  # noqa: S608  (likewise)
+
+
+class SqliteStore:
+    """The ``Store`` of protocols.py, for several threads and processes.
+
+    Nothing is opened before the first call; who has used it closes it.
+
+    Every method but ``faults`` may raise Refused (``StoreNewer``: a newer version of reconciler wrote it) and
+    Unavailable: reads ``DiskError`` and ``StoreBusy``, writes ``DiskFull`` and ``DiskReadOnly`` too.
+
+    Args:
+        path: The database, e.g. ``/var/lib/reconciler/store.db``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, what="the store", application=_APPLICATION, migrations=_MIGRATIONS)
+        self._lock = threading.Lock()
+        self._memory = Memory()
+        self._memory_version: tuple[int, int] | None = None
+
+    # --- decisions ----------------------------------------------------------------------------------------------------
+
+    def memory(self) -> Memory:
+        """Applied, quarantined, suspended, accepted; the same object as long as nobody wrote."""
+        with self._lock:
+            return self._database.read(self._current_memory)
+
+    def _current_memory(self, connection: sqlite3.Connection) -> Memory:
+        # data_version counts the commits of other connections, in microseconds; our own forget the copy.
+        version = (self._database.generation, int(connection.execute("PRAGMA data_version").fetchone()[0]))
+        if version != self._memory_version:
+            self._memory = Memory(
+                applied={app: Applied(*row) for app, *row in connection.execute("SELECT * FROM applied")},
+                quarantined={app: Quarantined(*row) for app, *row in connection.execute("SELECT * FROM quarantined")},
+                suspended={app: Suspended(*row) for app, *row in connection.execute("SELECT * FROM suspended")},
+                accepted=frozenset(row[0] for row in connection.execute("SELECT revision FROM accepted")),
+            )
+            self._memory_version = version
+        return self._memory
+
+    def _decide(self, *statements: tuple[str, tuple[object, ...]]) -> None:
+        with self._lock:
+            self._memory_version = None
+            self._database.write(*statements)
+
+    def record_applied(self, app: str, revision: str, fingerprint: str, at: float) -> None:
+        """An app is healthy at a revision."""
+        self._decide(("INSERT OR REPLACE INTO applied VALUES (?, ?, ?, ?)", (app, revision, fingerprint, at)))
+
+    def quarantine(self, app: str, entry: Quarantined) -> None:
+        """A fingerprint failed."""
+        row = (app, entry.fingerprint, entry.reason, _text(entry.message), entry.revision, entry.at)
+        logs = _text(entry.logs[-_LOGS:])
+        self._decide(("INSERT OR REPLACE INTO quarantined VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, logs)))
+
+    def forget(self, app: str) -> None:
+        """An app is gone: applied and quarantine go; history stays, and so does a person's ``suspend``."""
+        self._decide(("DELETE FROM applied WHERE app = ?", (app,)), ("DELETE FROM quarantined WHERE app = ?", (app,)))
+
+    def suspend(self, app: str, why: str, at: float) -> None:
+        """Leave an app alone until ``resume``."""
+        self._decide(("INSERT OR REPLACE INTO suspended VALUES (?, ?, ?)", (app, at, _text(why))))
+
+    def resume(self, app: str) -> None:
+        """Take an app up again."""
+        self._decide(("DELETE FROM suspended WHERE app = ?", (app,)))
+
+    def retry(self, app: str) -> None:
+        """Lift a quarantine."""
+        self._decide(("DELETE FROM quarantined WHERE app = ?", (app,)))
+
+    def accept(self, revision: str) -> None:
+        """A person accepts what a revision removes."""
+        self._decide(
+            ("INSERT OR IGNORE INTO accepted (revision) VALUES (?)", (revision,)),
+            ("DELETE FROM accepted WHERE id <= (SELECT max(id) FROM accepted) - ?", (_ACCEPTED,)),
+        )
+
+    # --- history and status -------------------------------------------------------------------------------------------
+
+    def add(self, entry: HistoryEntry) -> None:
+        """Append to the history; the oldest rows go when there are 200 of the app or 10,000 in all."""
+        row = tuple(_text(value) for value in (getattr(entry, name) for name in _FIELDS))
+        self._database.write(
+            (_ADD, row),
+            (
+                """DELETE FROM history WHERE app = ? AND id <=
+                   (SELECT id FROM history WHERE app = ? ORDER BY id DESC LIMIT 1 OFFSET ?)""",
+                (entry.app, entry.app, _HISTORY_OF_APP),
+            ),
+            ("DELETE FROM history WHERE id <= (SELECT max(id) FROM history) - ?", (_HISTORY,)),
+        )
+
+    def history(self, app: str | None, limit: int) -> Sequence[HistoryEntry]:
+        """Newest first, in the order of writing, whatever the clock did. None asks for all apps."""
+        query, values = (_LIST, (limit,)) if app is None else (_LIST_APP, (app, limit))
+        rows = self._database.read(lambda connection: connection.execute(query, values).fetchall())
+        return tuple(HistoryEntry(*row) for row in rows)
+
+    def save_status(self, json: str, at: float) -> None:
+        """Keep the last status, for when the agent is not running. ``at`` is Unix time."""
+        self._database.write(("INSERT OR REPLACE INTO status VALUES (1, ?, ?)", (json, at)))
+
+    def status(self) -> tuple[str, float] | None:
+        """The last status and its time."""
+        row = self._database.read(lambda connection: connection.execute("SELECT json, at FROM status").fetchone())
+        return None if row is None else (str(row[0]), float(row[1]))
+
+    # --- the store itself ---------------------------------------------------------------------------------------------
+
+    def faults(self) -> tuple[tuple[str, str], ...]:
+        """(reason, message) of what is wrong with the store. Opens nothing and never raises.
+
+        A database that was moved aside stays a fault until a person removes the copy: suspended apps and quarantines
+        went with it, and somebody has to know.
+        """
+        trouble = self._database.trouble()
+        found = [] if trouble is None else [(trouble.reason, str(trouble))]
+        return (*found, *(("StoreDamaged", _DAMAGED.format(copy=copy)) for copy in self._database.copies()))
+
+    def close(self) -> None:
+        """Close the database; the next call opens it again."""
+        self._database.close()
+
+
+def _text(value: object) -> object:
+    # Names in commits may be any bytes; readers let them through as lone surrogates, which SQLite refuses.
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness.disks import small_disk
+
+from reconciler.core.model import Applied, Memory, Quarantined, Suspended
+from reconciler.errors import Unavailable
+from reconciler.protocols import HistoryEntry
+from reconciler.world.store import SqliteStore
+
+BAD = Quarantined("f2", "CrashLoop", "exited with 1", "r2", 20.0, "last words")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "store.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def command_line(path: Path) -> Iterator[SqliteStore]:
+    """Another process, as far as the store can tell."""
+    store = SqliteStore(path)
+    yield store
+    store.close()
+
+
+def test_nothing_is_known_at_first(store: SqliteStore, path: Path) -> None:
+    assert store.memory() == Memory()
+    assert store.history(None, 10) == ()
+    assert store.status() is None
+    assert store.faults() == ()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_decisions_are_remembered_by_the_next_process(store: SqliteStore, command_line: SqliteStore) -> None:
+    store.record_applied("shop", "r0", "f0", 5.0)
+    store.record_applied("shop", "r1", "f1", 10.0)
+    store.quarantine("shop", BAD)
+    store.suspend("db", "migration", 30.0)
+    store.accept("r3")
+    store.accept("r3")
+    expected = Memory(
+        applied={"shop": Applied("r1", "f1", 10.0)},
+        quarantined={"shop": BAD},
+        suspended={"db": Suspended(30.0, "migration")},
+        accepted=frozenset({"r3"}),
+    )
+    assert store.memory() == expected
+    store.close()
+    assert command_line.memory() == expected
+    assert store.memory() == expected
+
+
+def test_decisions_are_taken_back(store: SqliteStore) -> None:
+    store.quarantine("shop", BAD)
+    store.suspend("shop", "", 1.0)
+    store.retry("shop")
+    store.resume("shop")
+    assert store.memory() == Memory()
+    for nothing in (store.retry, store.resume, store.forget):
+        nothing("unknown")
+
+
+def test_forgetting_an_app_keeps_its_history_and_what_a_person_said(store: SqliteStore) -> None:
+    store.record_applied("shop", "r1", "f1", 1.0)
+    store.quarantine("shop", BAD)
+    store.suspend("shop", "holiday", 2.0)
+    store.add(HistoryEntry(3.0, "shop", "deployed"))
+    store.forget("shop")
+    assert store.memory() == Memory(suspended={"shop": Suspended(2.0, "holiday")})
+    assert len(store.history("shop", 10)) == 1
+
+
+def test_memory_is_the_same_object_until_somebody_writes(store: SqliteStore, command_line: SqliteStore) -> None:
+    store.suspend("a", "", 1.0)
+    first = store.memory()
+    assert store.memory() is first
+    store.retry("other")
+    assert store.memory() == first
+
+    command_line.suspend("b", "", 2.0)
+    assert set(store.memory().suspended) == {"a", "b"}
+    store.resume("a")
+    assert set(command_line.memory().suspended) == {"b"}
+
+
+def test_asking_again_is_cheap(store: SqliteStore) -> None:
+    store.memory()
+    begin = time.process_time()
+    for _ in range(1000):
+        store.memory()
+    assert time.process_time() - begin < 0.5, "some 10 us each"
+
+
+def test_history(store: SqliteStore) -> None:
+    full = HistoryEntry(50.0, "shop", "deployed", "r1", "f1", "shop:1", "Ann", "Say hello", "image changed", 1.5)
+    back = HistoryEntry(10.0, "shop", "failed")  # the clock was put back
+    host = HistoryEntry(60.0, "", "refused", reason="HistoryRewritten")
+    for entry in (full, back, host):
+        store.add(entry)
+    assert store.history("shop", 10) == (back, full)
+    assert store.history(None, 10) == (host, back, full)
+    assert store.history(None, 1) == (host,)
+    assert store.history("", 10) == (host,)
+    assert store.history("unknown", 10) == ()
+
+
+def test_history_is_bounded_for_each_app(store: SqliteStore) -> None:
+    store.add(HistoryEntry(0.0, "quiet", "deployed"))
+    for number in range(230):
+        store.add(HistoryEntry(float(number), "noisy", "repaired"))
+    kept = store.history("noisy", 1000)
+    assert len(kept) == 200
+    assert kept[0].at == 229.0
+    assert len(store.history("quiet", 10)) == 1
+
+
+def test_history_is_bounded_in_all(store: SqliteStore) -> None:
+    for number in range(10_050):
+        store.add(HistoryEntry(float(number), f"app{number % 70}", "repaired"))
+    kept = store.history(None, 100_000)
+    assert len(kept) == 10_000
+    assert kept[0].at == 10_049.0
+
+
+def test_accepted_revisions_are_bounded(store: SqliteStore) -> None:
+    for number in range(130):
+        store.accept(f"r{number}")
+    assert store.memory().accepted == {f"r{number}" for number in range(30, 130)}
+
+
+def test_the_last_status(store: SqliteStore, command_line: SqliteStore) -> None:
+    store.save_status('{"a": 1}', 1.5)
+    store.save_status('{"a": 2}', 2.5)
+    assert command_line.status() == ('{"a": 2}', 2.5)
+
+
+def test_any_text_is_taken(store: SqliteStore) -> None:
+    odd = "Ann \udce4 'quoted' \x00 ; DROP TABLE history; --"
+    store.add(HistoryEntry(1.0, "shop", "deployed", author=odd, subject=odd))
+    assert store.history("shop", 1)[0].author == odd.replace("\udce4", "?")
+    store.quarantine("shop", Quarantined("f", "R", odd, "r", 1.0, logs=odd + "x" * 100_000))
+    assert len(store.memory().quarantined["shop"].logs) == 64 * 1024
+    store.suspend("shop", odd, 1.0)
+
+
+def test_a_full_disk_takes_writes_and_leaves_reads(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "state") as disk:
+        store = SqliteStore(disk.path / "store.db")
+        store.suspend("shop", "why", 1.0)
+        disk.fill()
+
+        def fill_the_rest() -> None:  # what SQLite has reserved is used up first
+            for number in range(1000):
+                store.quarantine(f"app{number}", BAD)
+
+        with pytest.raises(Unavailable) as caught:
+            fill_the_rest()
+        assert caught.value.reason == "DiskFull"
+        assert str(disk.path) in str(caught.value)
+        assert store.memory().suspended == {"shop": Suspended(1.0, "why")}
+        assert store.history(None, 10) == ()
+        assert [reason for reason, _ in store.faults()] == ["DiskFull"]
+        command_line = SqliteStore(disk.path / "store.db")
+        assert command_line.memory().suspended == {"shop": Suspended(1.0, "why")}
+        command_line.close()
+        disk.free()
+        store.resume("shop")
+        assert store.memory().suspended == {}
+        assert store.faults() == ()
+        store.close()
+
+
+def test_damage_costs_the_history_and_is_told(store: SqliteStore, command_line: SqliteStore, path: Path) -> None:
+    store.suspend("shop", "why", 1.0)
+    store.close()
+    path.write_bytes(b"garbage" * 1000)
+    assert store.memory() == Memory()
+    store.suspend("db", "", 1.0)
+    ((reason, message),) = store.faults()
+    assert reason == "StoreDamaged"
+    (copy,) = path.parent.glob("store.db.damaged-*")
+    assert str(copy) in message
+    assert copy.read_bytes() == b"garbage" * 1000
+    assert command_line.faults() == ((reason, message),), "another process tells it too"
+    copy.unlink()
+    assert store.faults() == ()
