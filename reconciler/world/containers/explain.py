@@ -41,7 +41,8 @@ class Explain:
             return Unavailable(f"the image {image} of container {name} is gone from this host", reason="ImageMissing")
         if "bind source path does not exist" in text:
             return _mount_missing(text)
-        if answer.reason != "DiskFull" and 400 <= answer.status < 500:  # noqa: PLR2004  (HTTP: the request is at fault)
+        at_fault = 400 <= answer.status < 500 or "is not a directory" in text  # noqa: PLR2004  (HTTP: the request is)
+        if at_fault and answer.reason != "DiskFull":
             return rejected(name, text)
         return Unavailable(
             f"Docker could not create container {name}: {text}", reason=answer.reason, remedy=answer.remedy
