@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +112,8 @@ class Watcher:
 
 def refs_of(url: str) -> tuple[Path, ...]:
     """What to watch so that a commit to the repository at ``url`` is seen at once; nothing for a remote one."""
-    path = Path(url.removeprefix("file://localhost").removeprefix("file://"))
-    if "://" in str(url).removeprefix("file://") or not path.exists():
+    path = Path(unquote(urlsplit(url).path) if url.startswith("file://") else url)
+    if not path.exists():
         return ()
     directory = _git_directory(path)
     return tuple(part for part in (directory / "refs", directory / "reftable") if part.is_dir())

@@ -184,9 +184,11 @@ class HttpServer(_Server):
         self.http, self.https = http, https
         self.certificate = root / "server.crt"
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-            + ["-keyout", str(root / "server.key"), "-out", str(self.certificate), "-days", "2"]
-            + ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+            [
+                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+                *("-keyout", str(root / "server.key"), "-out", str(self.certificate), "-days", "2"),
+                *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            ],
             check=True,
             capture_output=True,
             timeout=30,

@@ -64,7 +64,8 @@ _SYMPTOMS = (
         "Check that the deploy key or token in the agent's settings is registered there, may read, and has not expired",
     ),
     _symptom(
-        r"certificate (?:verification|verify|problem|has expired)|SSL: (?:no alternative|certificate)|gnutls_handshake|SSL_connect",
+        r"certificate (?:verification|verify|problem|has expired)|SSL: (?:no alternative|certificate)|gnutls_handshake"
+        r"|SSL_connect",
         "GitCertificateUntrusted",
         "the certificate of {url} is not to be trusted; nothing was sent to it",
         "Renew the certificate, or install its authority in the host's store (update-ca-certificates)",

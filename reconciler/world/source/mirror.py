@@ -86,6 +86,8 @@ class Mirror:
             if self.path.exists():
                 self.path.rename(aside)
             new.rename(self.path)
+            self._trees.clear()
+            self._commits.clear()
             self.absolve()
 
     @property
@@ -151,6 +153,14 @@ class Mirror:
     def ref(self, name: str) -> str | None:
         """Where one of our refs points to; None when there is none. No process."""
         return self._reader.ref(REFS + name)
+
+    def at(self, name: str) -> Commit | None:
+        """The commit that one of our refs points to; None when there is no such ref."""
+        sha = self.ref(name)
+        try:
+            return None if sha is None else self.commit(sha)
+        except InvalidInput as error:
+            raise self.report(f"the commit {sha} of {REFS + name} is missing") from error
 
     def set_ref(self, name: str, new: str, old: str | None) -> None:
         """Move one of our refs, if it is still where we saw it."""

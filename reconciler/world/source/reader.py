@@ -5,6 +5,7 @@ GitPython is imported where it is used: 90 ms and 13 MB that ``validate`` does n
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import threading
@@ -108,7 +109,13 @@ class Reader:
 
             try:
                 repo = git.Repo(self._path)
-            except (git.InvalidGitRepositoryError, git.NoSuchPathError, OSError, ValueError) as error:
+            except (
+                git.InvalidGitRepositoryError,
+                git.NoSuchPathError,
+                configparser.Error,
+                OSError,
+                ValueError,
+            ) as error:
                 raise self.report("it is no longer a Git repository") from error
             # GitPython's children inherit our environment: when a person calls us from a hook, git must not
             # mistake that hook's repository for ours.

@@ -64,8 +64,7 @@ class GitSource:
 
     def trusted(self) -> Commit | None:
         """The last tip that ``fetch`` returned, from the mirror alone; None before the first."""
-        sha = self._mirror.ref(self._trusted)
-        return None if sha is None else self._mirror.commit(sha)
+        return self._mirror.at(self._trusted)
 
     def accept(self, revision: str) -> Commit:
         """Trust a revision that a person looked at; what was trusted before stays readable.
@@ -98,9 +97,10 @@ class GitSource:
 
     def _follow(self, tip: str) -> Commit:
         self._mirror.ensure()
-        trusted = self._mirror.ref(self._trusted)
-        if tip == trusted:
-            return self._mirror.commit(tip)
+        last = self._mirror.at(self._trusted)
+        if last is not None and last.sha == tip:
+            return last
+        trusted = last.sha if last else None
         if tip != self._mirror.ref(self._seen):
             tip = self._pull()
         lost = None if trusted else self._mirror.pending().get(self._trusted)

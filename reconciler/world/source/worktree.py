@@ -76,8 +76,7 @@ class WorktreeSource:
 
     def trusted(self) -> Commit | None:
         """The last snapshot; None before the first."""
-        sha = self._mirror.ref(_REF)
-        return None if sha is None else self._mirror.commit(sha)
+        return self._mirror.at(_REF)
 
     def accept(self, revision: str) -> Commit:
         """A person's own directory needs nobody's trust; the revision is only looked up."""
@@ -104,11 +103,11 @@ class WorktreeSource:
             )
         self._mirror.ensure()
         tree = self._write_tree()
-        last = self._mirror.ref(_REF)
-        if last is not None and self._mirror.must("rev-parse", "--verify", f"{last}^{{tree}}") == tree:
-            return self._mirror.commit(last)
-        sha = self._commit(tree, last)
-        self._mirror.set_ref(_REF, sha, last)
+        last = self._mirror.at(_REF)
+        if last is not None and self._mirror.must("rev-parse", "--verify", f"{last.sha}^{{tree}}") == tree:
+            return last
+        sha = self._commit(tree, last.sha if last else None)
+        self._mirror.set_ref(_REF, sha, last.sha if last else None)
         self._mirror.run("gc", "--auto", "--quiet")  # months of edits are not to stay loose objects
         return self._mirror.commit(sha)
 
@@ -122,8 +121,12 @@ class WorktreeSource:
             index.unlink()
             done = self._mirror.run("-C", str(self._path), *add, extra=extra)
         if done.code != 0:
+            if not self._mirror.sound():
+                raise self._mirror.report(gist(done.stderr))
+            # Before its last word, "adding files failed", git names the file.
+            files = "\n".join(line for line in done.stderr.splitlines() if line.startswith("error:"))
             raise Unavailable(
-                f"cannot take a snapshot of {self._path}: {gist(done.stderr)}",
+                f"cannot take a snapshot of {self._path}: {gist(files or done.stderr)}",
                 reason="WorktreeUnreadable",
                 remedy="Make the file readable, or name it in .gitignore",
             )

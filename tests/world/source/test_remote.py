@@ -50,9 +50,7 @@ def http(root: Path, repository: ConfigRepository) -> Iterator[HttpServer]:
 
 @pytest.fixture
 def by_ssh(sshd: SshServer, repository: ConfigRepository) -> Repository:
-    return Repository(
-        url=sshd.url(repository.bare), timeout=20, ssh_key=sshd.key, known_hosts=sshd.known_hosts
-    )
+    return Repository(url=sshd.url(repository.bare), timeout=20, ssh_key=sshd.key, known_hosts=sshd.known_hosts)
 
 
 @pytest.fixture
@@ -317,7 +315,8 @@ def test_accepted_branches(branch: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "branch", ["", "-x", "/x", "x/", "a..b", "a b", "a~1", "a^", "a:b", "a*", "a[", "a\\b", "@{u}", "x.lock", ".x", "x\n"]
+    "branch",
+    ["", "-x", "/x", "x/", "a..b", "a b", "a~1", "a^", "a:b", "a*", "a[", "a\\b", "@{u}", "x.lock", ".x", "x\n"],
 )
 def test_refused_branches(branch: str) -> None:
     with pytest.raises(InvalidSettings):
