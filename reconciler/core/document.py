@@ -15,7 +15,7 @@ from typing import Literal
 
 from reconciler.core.jsontext import JsonReader
 from reconciler.core.model import Problem
-from reconciler.core.node import LARGEST, Node, Unreadable, in_order
+from reconciler.core.node import LARGEST, MOST_PROBLEMS, Node, Unreadable, in_order
 from reconciler.core.yamltext import YamlReader
 
 # C0 but for tab and line ends, DEL, C1, line ends that only YAML 1.1 knows (editors would count other lines),
@@ -45,8 +45,8 @@ def read(path: str, content: bytes, largest: int = LARGEST, *, form: Literal["ya
     try:
         root = reader.read()
     except Unreadable as error:
-        return Document(None, in_order([*reader.problems, error.problem]))
-    return Document(root, in_order(reader.problems))
+        return Document(None, in_order([*reader.problems[:MOST_PROBLEMS], error.problem]))
+    return Document(root, in_order(reader.problems[:MOST_PROBLEMS]))
 
 
 def _decode(path: str, content: bytes, largest: int) -> str | Problem:

@@ -26,8 +26,12 @@ MANIFESTS = ("app.yaml", "app.yml", "app.json")
 FLEETS = ("fleet.yaml", "fleet.yml", "fleet.json")
 _REMEMBERED = 8  # revisions: the tip, and those at which apps stayed whose manifests are broken since
 _NEAR = 0.85  # one letter more, less, wrong or in the wrong place
-_KIND = re.compile(r"""^[\s{]*["']?kind["']?\s*:\s*["']?(App|Fleet)\b""", re.MULTILINE)
-_NAME_LINE = re.compile(r"""^(?:name|\s{0,4}"name")\s*:\s*["']?([a-z0-9-]+)["']?\s*(?:,|#.*)?\s*$""", re.MULTILINE)
+# Bounded repeats: these run over text of which nothing is known but its length.
+_KIND = re.compile(r"""^[ \t{]{0,8}["']?kind["']?[ \t]{0,8}:[ \t]{0,8}["']?(App|Fleet)\b""", re.MULTILINE)
+_NAME_LINE = re.compile(
+    r"""^(?:name|[ \t{]{0,8}"name")[ \t]{0,8}:[ \t]{0,8}["']?([a-z0-9-]{1,64})["']?[ \t]{0,8}(?:[,#}]|\r?$)""",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ LARGEST = 256 * 1024
 """Bytes of a manifest."""
 DEEPEST = 50
 """Mappings and lists within one another."""
+MOST_PROBLEMS = 200
+"""Problems of one file that are told at once."""
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from jsonschema import Draft202012Validator, validators
@@ -19,7 +20,7 @@ from jsonschema.exceptions import ValidationError
 from referencing import Registry
 
 from reconciler.core.model import Problem
-from reconciler.core.node import Node, in_order
+from reconciler.core.node import MOST_PROBLEMS, Node, in_order
 
 Schema = Mapping[str, Any]
 
@@ -30,7 +31,7 @@ _KINDS = {
     "integer": "a whole number",
     "number": "a number",
     "boolean": "true or false",
-    "null": "empty (null)",
+    "null": "null",
 }
 _LONGEST_ECHO = 60  # characters of a wrong value that a message repeats
 
@@ -61,7 +62,8 @@ class Validator:
         problems: list[Problem] = []
         damaged: set[str] = set()
         for error in self._validator.iter_errors(root.value):
-            problems += _translate(error, root, app)
+            # A file of 30,000 unknown keys should not keep anybody waiting for 30,000 suggestions.
+            problems += islice(_translate(error, root, app), max(0, MOST_PROBLEMS - len(problems)))
             if error.absolute_path:
                 damaged.add(str(error.absolute_path[0]))
         return Findings(in_order(problems), frozenset(damaged))
@@ -69,11 +71,15 @@ class Validator:
 
 def suggestion(word: str, known: Collection[str]) -> str:
     """``; did you mean 'image'?`` or nothing."""
+    close = _closest(word, tuple(known)) if len(word) <= _LONGEST_ECHO else ""
+    return f"; did you mean {close!r}?" if close else ""
+
+
+@lru_cache(maxsize=1024)  # a thousand apps may depend on the same misspelt one
+def _closest(word: str, known: tuple[str, ...]) -> str:
+    same = (each for each in known if each.lower() == word.lower().replace("-", "_"))
     cutoff = 0.5 if len(word) <= 3 else 0.6  # noqa: PLR2004  (one letter of two is half of them)
-    close = get_close_matches(word, known, n=1, cutoff=cutoff) or [
-        each for each in known if each.lower() == word.lower().replace("-", "_")
-    ]
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return next(same, "") or next(iter(get_close_matches(word, known, n=1, cutoff=cutoff)), "")
 
 
 def listed(words: Collection[str]) -> str:
@@ -96,7 +102,14 @@ def _pattern(_: Any, pattern: str, instance: object, schema: Schema) -> Iterator
         yield ValidationError("pattern")
 
 
-_Strict = validators.extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
+def _unique(_: Any, wanted: object, instance: object, __: Schema) -> Iterator[ValidationError]:  # noqa: ANN401  (as above)
+    # jsonschema compares each with each when the items cannot be sorted. Ours are texts; others have their own error.
+    texts = [each for each in instance if isinstance(each, str)] if isinstance(instance, list) and wanted else []
+    if len(set(texts)) < len(texts):
+        yield ValidationError("uniqueItems")
+
+
+_Strict = validators.extend(Draft202012Validator, {"pattern": _pattern, "uniqueItems": _unique})  # type: ignore[no-untyped-call]
 
 
 def _expanded(part: Any, schema: Schema, others: Mapping[str, Schema]) -> Any:  # noqa: ANN401  (any JSON)
@@ -174,11 +187,11 @@ _KEYWORDS_FOR_KEYS = {
 
 
 def _repeated(node: Node, name: str, app: str | None) -> Iterator[Problem]:
-    seen: list[object] = []
+    seen: set[str] = set()
     for item in node.items:
-        if item.value in seen:
+        if isinstance(item.value, str) and item.value in seen:
             yield item.problem(f"{name} names this twice", app)
-        seen.append(item.value)
+        seen.add(item.text)
 
 
 def _unknown(key: str, schema: Schema) -> str:
@@ -223,7 +236,7 @@ def _form(schema: Schema) -> str:
 def _what(value: object) -> str:
     match value:
         case None:
-            return "empty"
+            return "empty (null)"
         case bool():
             return str(value).lower()
         case int() | float():
