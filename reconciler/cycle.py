@@ -38,6 +38,7 @@ from reconciler.core.model import (
     Target,
 )
 from reconciler.core.plan import Plan, Wanted, plan, retiring, watch_list
+from reconciler.core.policy import belongs
 from reconciler.core.rollout import Timing
 from reconciler.core.site import Generation
 from reconciler.core.status import AppStatus, HostStatus
@@ -136,6 +137,7 @@ class Cycle:
         self._rules = rules
         self._backoff = Backoff()
         self._pulled: set[tuple[str, str]] = set()
+        self._swept = False
         self._fetch_fault: tuple[str, str] | None = None
         self._last_fetch_at: float | None = None
         self._since: dict[tuple[str, str], tuple[bool, str, float]] = {}
@@ -197,16 +199,18 @@ class Cycle:
         """Everything up to the plan; changes nothing."""
         phases = phases or _Phases()
         world = self._world
+        # Before anything is observed: what ends while we look would otherwise be planned again from what it was.
+        memory = self._memory()
         catalog = phases.time("parse", lambda: self._catalog(commit.sha))
         engine = phases.time("observe", world.engine.observe)
-        memory = self._memory()
         targets = phases.time("resolve", lambda: self._targets.build(commit.sha, catalog, engine, memory))
         observed = phases.time("observe", lambda: self._observe(targets, engine))
         generation = Generation("", ())
         if observed.site is not None:
             site = observed.site
             generation = phases.time("resolve", lambda: self._render_site(targets, site))
-        wanted = Wanted(commit.sha, catalog, targets, generation.id, generation.files)
+        before = self._before(targets, engine, memory)
+        wanted = Wanted(commit.sha, catalog, targets, generation.id, generation.files, before)
         made = phases.time(
             "plan", lambda: plan(wanted, observed, memory, self._rules.subnet, world.clock(), self._rules.timing)
         )
@@ -223,12 +227,28 @@ class Cycle:
             )
         return catalog
 
+    def _before(self, targets: Mapping[str, Target], engine: EngineState, memory: Memory) -> frozenset[str]:
+        """The apps that this host had when those that are to go were applied last; empty when none is to go."""
+        claims = [container.claim for container in engine.containers if container.owned and container.claim]
+        gone = {claim.app: claim.revision for claim in claims if claim.app not in targets}
+        revisions = {memory.applied[name].revision if name in memory.applied else gone[name] for name in gone}
+        before: set[str] = set()
+        for revision in revisions:
+            try:
+                catalog = self._read_catalog(self._world.source.tree(revision))
+            except ReconcilerError as error:
+                log.warning("revision %s cannot be read: %s", revision[:8], error)
+                continue
+            before |= {name for name, app in catalog.apps.items() if belongs(app, self._rules.host, catalog.fleet)}
+        return frozenset(before)
+
     def _memory(self) -> Memory:
         return replace(
             self._world.store.memory(),
             retries=self._backoff.retries,
             pulled=frozenset(self._pulled),
             busy=self._apply.busy,
+            swept=self._swept,
         )
 
     def _observe(self, targets: Mapping[str, Target], engine: EngineState) -> Observed:
@@ -253,6 +273,7 @@ class Cycle:
         for outcome in outcomes:
             action, lane = outcome.action, act.lane(outcome.action)
             if outcome.error is None:
+                self._swept = self._swept or isinstance(action, act.RemoveLeftovers)
                 if isinstance(action, act.PullImage):
                     self._pulled.add((action.reference, action.revision))
                 if action.drift:
@@ -285,9 +306,6 @@ class Cycle:
                 self._backoff.succeeded(name)
         self._chronicle.saw(view.wanted.targets)
         self._chronicle.watched(made.statuses)
-        for reason in self._targets.decrypt_failures:
-            world.meter.decrypt_failure(reason)
-        self._targets.decrypt_failures.clear()
         fetch_fault = (self._fetch_fault,) if self._fetch_fault else ()
         faults = (*fetch_fault, *world.store.faults(), *made.faults)
         busy = self._apply.busy or view.memory.busy

@@ -51,8 +51,6 @@ class Targets:
         self._read_catalog = read_catalog
         self._place = place
         self._resolved: dict[tuple[str, str], tuple[tuple[object, ...], DesiredApp]] = {}
-        self.decrypt_failures: list[str] = []
-        """Reasons since the last look; the cycle counts them."""
 
     def build(self, revision: str, catalog: Catalog, engine: EngineState, memory: Memory) -> dict[str, Target]:
         """A target for every app that belongs here, and for every one that stays because its manifest is broken."""
@@ -86,7 +84,6 @@ class Targets:
             desired = self._desired(app, tree, revision, image or f"provisional:{app.image}")
             pull = self._pull(app, tree, desired) if missing else None
         except ReconcilerError as error:
-            self.decrypt_failures.append(error.reason)
             return fall_back(Blocked(error.reason, f"{app.manifest}: {error}"))
         if pull is not None:
             why = Blocked("Pulling", f"{app.image} is being pulled; the applied version goes on")

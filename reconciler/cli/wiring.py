@@ -179,7 +179,7 @@ class Host:
             Roots(str(settings.state / "files"), str(settings.runtime / "secrets")),
             Policy(**asdict(settings.policy)),
         )
-        vault = SopsVault(settings.sops.command, settings.sops.age_key)
+        vault = SopsVault(settings.sops.command, settings.sops.age_key, on_failure=self.metrics.decrypt_failure)
         targets = Targets(self.source, vault, reader.read, place)
         return Cycle(
             self.world,

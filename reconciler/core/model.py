@@ -602,5 +602,7 @@ class Memory:
     retries: Mapping[str, Retry] = field(default_factory=dict)
     pulled: frozenset[tuple[str, str]] = frozenset()
     """(image reference, revision) pairs that this agent has pulled, for ``pull_policy: always``."""
+    swept: bool = True
+    """This agent has looked once for what earlier ones left behind on disk."""
     busy: Mapping[str, str] = field(default_factory=dict)
     """App -> what is being done to it right now; ``""`` stands for the host itself."""

@@ -33,6 +33,8 @@ class Wanted:
     generation: str
     """Id of nginx's configuration for ``targets``; empty when this host serves no ingress."""
     site_files: tuple[tuple[str, str], ...] = ()
+    before: frozenset[str] = frozenset()
+    """Apps that this host had when those that are to go were applied last; empty when that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ def plan(
             draft.wakes.append(step.wake_at)
         if name in wanted.targets or owned.get(name):
             draft.statuses[name] = _status(facts, step, wanted, memory)
+    _sweep(draft, wanted, observed, memory)
     lost = [container for containers in foreign.values() for container in containers]
     if lost:
         draft.faults.append(("ForeignContainers", _lost_text(lost)))
@@ -184,8 +187,12 @@ def _host(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now
     if site is not None and wanted.generation and site.loaded != wanted.generation:
         why = "nginx does not run our configuration" if site.loaded is None else "routes changed"
         draft.actions.append(act.LoadSite("", why, wanted.generation, wanted.site_files))
+
+
+def _sweep(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory) -> None:
+    """Remove what nobody mounts, when nobody is at work: a directory may just have been written."""
     keep = _directories(wanted, observed)
-    if observed.present - keep and not memory.busy:
+    if not draft.actions and not memory.busy and (observed.present - keep or not memory.swept):
         draft.actions.append(act.RemoveLeftovers("", "no app uses these files and secrets any more", keep))
 
 
@@ -373,10 +380,12 @@ def _refused_removals(wanted: Wanted, owned: Mapping[str, tuple[Container, ...]]
             f"{', '.join(sorted(gone))} would be removed, but {unknown} cannot be read, so it may be one of them; "
             f"nothing is removed until it is mended"
         )
-    many = len(gone) > 2 and len(gone) * 2 > len(owned)  # noqa: PLR2004  (DESIGN: more than half, and more than two)
-    if (many or len(gone) == len(owned)) and wanted.revision not in memory.accepted:
+    # Against what was there before the commit: new apps beside them make a removal no smaller.
+    before = wanted.before | gone if wanted.before else frozenset(owned)
+    many = len(gone) > 2 and len(gone) * 2 > len(before)  # noqa: PLR2004  (DESIGN: more than half, and more than two)
+    if (many or gone == before) and wanted.revision not in memory.accepted:
         return frozenset(gone), (
-            f"{wanted.revision[:8]} removes {len(gone)} of {len(owned)} apps ({', '.join(sorted(gone))}); nothing is "
+            f"{wanted.revision[:8]} removes {len(gone)} of {len(before)} apps ({', '.join(sorted(gone))}); nothing is "
             f"removed until a person accepts it: reconciler accept {wanted.revision[:8]}"
         )
     return None

@@ -242,6 +242,7 @@ class _Rollout:
             self.step_.actions.append(
                 act.StartContainer(self.app.name, "before_deploy was created but not started", container.id, name)
             )
+            self.step_.say("BeforeDeploy", "before_deploy is starting; nothing has changed yet")
             return False
         if container.state == "running":
             until = container.started_at + task.timeout

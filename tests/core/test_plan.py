@@ -304,6 +304,15 @@ def test_mass_removal_waits_for_a_person() -> None:
     assert steps(wanted(revision="b" * 40), before.observed, before.memory, LATER).prune_blocked == 5
 
 
+def test_replacing_every_app_by_new_ones_is_a_mass_removal_also_once_the_new_ones_run() -> None:
+    old, new = [desired(app(name)) for name in ("a", "b", "c")], [desired(app(name)) for name in ("d", "e", "f", "g")]
+    before = converged(*old)
+    asked = replace(wanted(*new, revision="b" * 40), before=frozenset({"a", "b", "c"}))
+    end = forecast(asked, before.observed, before.memory, SUBNET, LATER)
+    assert end.end.prune_blocked == 3
+    assert {c.name[0] for c in end.observed.engine.containers} == set("abcdefg")
+
+
 def test_a_manifest_that_cannot_be_read_bars_every_removal() -> None:
     before = converged(desired(app()), desired(app("other")), desired(app("third")))
     asked = wanted(desired(app("other")), desired(app("third")))

@@ -11,8 +11,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,7 @@ class Host:
         self.network = f"rec{number}"
         self.state = root / "state"
         self.runtime = Path(tempfile.mkdtemp(prefix="rec-run-", dir="/dev/shm"))
-        root.chmod(0o755)
+        root.mkdir(mode=0o755, parents=True)
         self.runtime.chmod(0o755)
         self.smith = SecretSmith(root / "keys")
         self.repository = ConfigRepository(root / "git")
@@ -232,6 +234,38 @@ class Host:
             return response.status, response.read().decode()
         finally:
             connection.close()
+
+    @contextmanager
+    def visitors(self, name: str = "shop", path: str = "/version", threads: int = 1) -> Iterator[list[str]]:
+        """Somebody asks an app through nginx all the time; yields what went wrong so far."""
+        failures: list[str] = []
+        over = threading.Event()
+
+        def visit() -> None:
+            while not over.wait(0.01):
+                try:
+                    code, body = self.get(path, host=f"{name}.example.com")
+                except OSError as error:
+                    failures.append(f"{time.time():.2f} {error!r}")
+                else:
+                    if code != http.client.OK:
+                        failures.append(f"{time.time():.2f} {code} {body}")
+
+        visiting = [threading.Thread(target=visit) for _ in range(threads)]
+        for thread in visiting:
+            thread.start()
+        try:
+            yield failures
+        finally:
+            over.set()
+            for thread in visiting:
+                thread.join()
+
+    def serves(self, name: str = "shop") -> str:
+        """The version that answers through nginx."""
+        code, body = self.get("/version", host=f"{name}.example.com")
+        assert code == http.client.OK, f"{code} {body}"
+        return body
 
     def containers(self, name: str = "shop", *, everything: bool = False) -> list[Any]:
         """Our containers of an app, oldest first."""
