@@ -194,7 +194,8 @@ class Nginx:
 
     def stop(self) -> None:
         """Stop it at once."""
-        subprocess.run([*self.command, "-c", str(self.config), "-s", "stop"], check=False, timeout=20)
+        argv = [*self.command, "-c", str(self.config), "-s", "stop"]
+        subprocess.run(argv, check=False, capture_output=True, timeout=20)
 
 
 # --- somebody who wants to buy --------------------------------------------------------------------------------------

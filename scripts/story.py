@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -129,7 +130,7 @@ class Story:
         """Say how many requests came back since then; none may have failed."""
         total, failed = self.visitors.since(since)
         prove(total and not failed, f"no request failed: {failed[:3]}")
-        say(f"  Visitors meanwhile: {total} requests, {len(failed)} failed.")
+        say(f"\n  Visitors meanwhile: {total} requests, {len(failed)} failed.")
 
     # -- the chapters ------------------------------------------------------------------------------------------------
 
@@ -207,9 +208,7 @@ class Story:
         proof = hashlib.sha256(self.secrets["payment_key"].encode()).hexdigest()[:12]
         prove(proof in page, "the API has its secret")
         tell(f"The API has its secret: sha256 of the payment key that was encrypted above begins with {proof}.")
-        eventually(
-            lambda: len(self.replicas("worker")) == 1 and self._settled(), within=60, what="everything is applied"
-        )
+        self.wait_until("converged")
         self.run("reconciler status")
         prove(stage.request("/api/", method="POST").body.startswith("1 orders in EUR"), "an order can be placed")
         self.visitors.start()
@@ -218,9 +217,18 @@ class Story:
         answer = stage.request("/")
         return answer.body if answer.status == 200 and "payment key" in answer.body else ""
 
-    def _settled(self) -> bool:
-        argv = ["reconciler", "--config", str(self.settings), "plan"]
-        return subprocess.run(argv, capture_output=True, check=False, timeout=30).returncode == 0
+    def wait_until(self, result: str) -> None:
+        """Until the agent has seen what was pushed, and stands so with it: ``converged`` or ``blocked``."""
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=self.checkout, capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+        def stands() -> bool:
+            with urllib.request.urlopen("http://127.0.0.1:9465/status", timeout=10) as answer:
+                status = json.load(answer)
+            return bool(status["result"] == result and status["commit"]["sha"] == head)
+
+        eventually(stands, within=60, what=f"the agent is {result} at {head[:8]}")
 
     def upgrade(self) -> None:
         """A commit deploys; nobody notices."""
@@ -247,7 +255,7 @@ class Story:
         title("A mistake changes nothing")
         began = time.monotonic()
         before = self.replicas("web")
-        say("Somebody mistypes a key for web, and in the same commit changes a setting of the worker:")
+        tell("Somebody mistypes a key for web, and in the same commit changes a setting of the worker:")
         self.run(
             "sed -i 's/^replicas: 2/replcas: 3/' apps/web/app.yaml && sed -i 's/\"2\"/\"1\"/' apps/worker/app.yaml"
         )
@@ -255,23 +263,15 @@ class Story:
         problems = self.run("reconciler validate .", code=1)
         prove(re.search(r"apps/web/app\.yaml:\d+:\d+: .*replicas", problems), "the message says where and what")
         self.commit("Three web servers, and a brisker worker")
-        eventually(lambda: "replcas" in self._status(), within=30, what="the agent reports the mistake")
-        eventually(
-            lambda: self.replicas("worker") != worker and len(self.replicas("worker")) == 1,
-            within=60,
-            what="the worker has its new setting",
-        )
+        self.wait_until("blocked")
+        prove(self.replicas("worker") != worker, "the worker has its new setting")
         tell("The agent has refused web's manifest and deployed the worker's:")
-        self.run("reconciler status", code=1)
+        self.run("reconciler status", code=2)
         prove(self.replicas("web") == before, "web's containers are the same as before")
         self.visitors_saw(began)
         self.run("git revert --no-edit HEAD", show=lambda text: text.splitlines()[0])
         self.push()
-        eventually(self._settled, within=60, what="all is as before")
-
-    def _status(self) -> str:
-        argv = ["reconciler", "--config", str(self.settings), "status"]
-        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30).stdout
+        self.wait_until("converged")
 
     def drift(self) -> None:
         """What somebody breaks by hand is repaired."""
@@ -282,7 +282,8 @@ class Story:
         began = time.monotonic()
         client.api.remove_container(victim, force=True)
         client.close()
-        eventually(lambda: len(self.replicas("web")) == 2 and self._settled(), within=60, what="two web servers again")
+        eventually(lambda: len(self.replicas("web")) == 2, within=60, what="repaired")
+        self.wait_until("converged")
         say(f"\n  Repaired {time.monotonic() - began:.1f} s later; the other replica served meanwhile.")
         total, failed = self.visitors.since(began)
         say(f"  Visitors meanwhile: {total} requests, {len(failed)} failed.")
@@ -296,7 +297,7 @@ class Story:
         self.commit("The worker has done its work")
         eventually(lambda: not self.replicas("worker"), within=60, what="the worker is gone")
         say("\n  Its container is gone. (Volumes are never removed.)")
-        eventually(self._settled, within=60, what="all is applied")
+        self.wait_until("converged")
         self.visitors_saw(began)
 
     def look(self) -> None:
@@ -326,7 +327,7 @@ class Story:
             self.agent.wait(10)
         time.sleep(2)  # two seconds of visitors
         prove("payment key" in self._page(), "the shop still answers")
-        say("The agent was killed (SIGKILL). Containers, names and nginx go on without it.")
+        tell("The agent was killed (SIGKILL). Containers, names and nginx go on without it.")
         self.visitors_saw(began)
 
     def end(self) -> None:
@@ -356,7 +357,7 @@ def play(room: Path, pid: int) -> int:
         story.visitors.stop()
         total, failed = story.visitors.since(0)
         title("The end")
-        say(f"{total} requests in {time.monotonic() - began:.0f} s of story, {len(failed)} failed.")
+        tell(f"{total} requests in {time.monotonic() - began:.0f} s of story, {len(failed)} failed.")
         if "--stay" in sys.argv:
             say(f"Everything still runs: nsenter --target {pid} --all bash. Ctrl-C ends it.")
             signal.pause()
