@@ -48,6 +48,8 @@ class Change:
     strategy: str = ""
     strategy_because: str = ""
     down: Downtime | None = None
+    down_now: bool = False
+    """Nobody answers its name at the moment."""
     note: str = ""
 
 
@@ -65,6 +67,17 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Nginx:
+    """What becomes of the host's nginx."""
+
+    reloads: bool
+    running: bool
+    """It runs our configuration now."""
+    routes: tuple[str, ...] = ()
+    """Apps whose routes change, as far as that is known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outlook:
     """The whole host."""
 
@@ -72,10 +85,10 @@ class Outlook:
     in_sync: bool
     changes: tuple[Change, ...]
     standing: tuple[Standing, ...]
-    host: tuple[str, ...]
+    host_steps: tuple[str, ...]
     """What happens to the host itself."""
-    nginx: str
-    """One sentence; empty where the host has no nginx."""
+    nginx: Nginx | None
+    """None where the host has none."""
     refused: str
     """Why removals wait for a person; empty when none do."""
     faults: tuple[tuple[str, str], ...]
@@ -83,7 +96,9 @@ class Outlook:
     """Those that ``standing`` does not show."""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    """How long it takes, pulls and before_deploy not counted."""
+    """How long it takes where everything is healthy at once, without ``uncounted``."""
+    uncounted: tuple[str, ...] = ()
+    """Steps that take as long as they please."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +143,14 @@ def outlook(forecast: Forecast, start: Plan, before: Observed, applied: Mapping[
         in_sync=in_sync(forecast, start),
         changes=tuple(changes),
         standing=standing,
-        host=tuple(_host(groups.get("", ()))),
-        nginx=_nginx(case, groups, routes),
+        host_steps=tuple(_host(groups.get("", ()))),
+        nginx=_nginx(before, groups.get("", ()), routes),
         refused=refused,
         faults=_faults(forecast, start),
         problems=tuple(p for p in sorted(forecast.wanted.catalog.problems) if p not in shown),
-        notes=tuple(_notes(case, groups.get("", ()))),
-        seconds=max((event.at for event in forecast.events), default=0.0),
+        notes=tuple(_notes(case)),
+        seconds=round(max((event.at for event in forecast.events), default=0.0), 1),
+        uncounted=tuple(_uncounted(forecast)),
     )
 
 
@@ -177,6 +193,7 @@ def _change(case: _Case, app: str, actions: list[act.Action], moving: Mapping[st
         strategy=strategy,
         strategy_because=because,
         down=down,
+        down_now=kind not in {"first deployment", "removal"} and not _answers(case, app),
         note=_last_attempt(case, app) or ("goes on from where it is" if _under_way(desired, containers, kind) else ""),
     )
 
@@ -199,9 +216,10 @@ def _kind(case: _Case, app: str, actions: Iterable[act.Action]) -> Kind:
     return "scale" if _scales(desired, containers, actions) else "repair"
 
 
-def _scales(desired: DesiredApp, containers: Iterable[Container], actions: Iterable[act.Action]) -> bool:
+def _scales(desired: DesiredApp, containers: Iterable[Container], actions: list[act.Action]) -> bool:
     slots = {c.claim.slot for c in containers if c.claim}
-    if not slots:
+    drift = any(action.drift for action in actions if isinstance(action, act.StartReplica))
+    if not slots or drift:
         return False
     new = {action.slot for action in actions if isinstance(action, act.StartReplica)}
     return max(slots) > desired.app.replicas or (bool(new) and min(new) > max(slots))
@@ -240,7 +258,10 @@ def _reasons(actions: Iterable[act.Action]) -> tuple[str, ...]:
     """What the actions say; that of a name only where there is nothing else."""
     noticed = [action for action in actions if noticeable(action)]
     telling = [action for action in noticed if not isinstance(action, act.SetName)] or noticed
-    return tuple(dict.fromkeys(action.reason for action in telling))
+    gone = [action.name for action in telling if isinstance(action, act.StartReplica)]
+    told = [f"{listed(gone)} {'is' if len(gone) == 1 else 'are'} gone"] if gone else []
+    told += [action.reason for action in telling if not isinstance(action, act.StartReplica)]
+    return tuple(dict.fromkeys(told))
 
 
 def _fields(desired: DesiredApp, containers: Iterable[Container]) -> Iterable[str]:
@@ -274,7 +295,9 @@ def _downtime(case: _Case, app: str, actions: Iterable[act.Action]) -> Downtime 
     deadline = desired.app.health.deadline
     times = f"{len(graces)} x " if len(graces) > 1 else ""
     parts = [f"{times}stop_grace_period {duration(graces[0])}"] if graces else []
-    return Downtime(expected, sum(graces) + deadline, " + ".join([*parts, f"health.deadline {duration(deadline)}"]))
+    return Downtime(
+        round(expected, 1), sum(graces) + deadline, " + ".join([*parts, f"health.deadline {duration(deadline)}"])
+    )
 
 
 def _while_down(actions: Iterable[act.Action]) -> Iterable[act.Action]:
@@ -341,11 +364,13 @@ def _standing(case: _Case) -> tuple[Standing, ...]:
 
 
 def _runs(case: _Case, app: str) -> str:
+    if case.forecast.end.statuses[app].reason == "ForeignContainer":
+        return "what carries its name is left alone"
     running = [c for c in case.containers.get(app, ()) if c.state == "running" and c.claim]
     if not running:
         return "nothing of it runs"
     versions = dict.fromkeys(f"{c.claim.image} of {c.claim.revision[:8]}" for c in running if c.claim)
-    return f"{listed(list(versions))} runs ({count(len(running), 'replica')})"
+    return f"{listed(list(versions))} {'runs' if len(versions) == 1 else 'run'} ({count(len(running), 'replica')})"
 
 
 def _problems_of(case: _Case, app: str, reason: str) -> tuple[Problem, ...]:
@@ -385,15 +410,19 @@ def _routes_only(app: str) -> Change:
     return Change(app, "routes", ("ingress changed",), "nobody notices", ("reload nginx",))
 
 
-def _nginx(case: _Case, groups: Mapping[str, Iterable[act.Action]], routes: list[str]) -> str:
-    site = case.before.site
-    if site is None:
-        return ""
-    if not any(isinstance(action, act.LoadSite) for action in groups.get("", ())):
-        return "nginx is not reloaded"
-    if site.loaded is None:
-        return "nginx takes up our configuration, which it does not run now"
-    return f"nginx reloads once: routes{f' of {listed(routes)}' if routes else ''} change"
+def _nginx(before: Observed, actions: Iterable[act.Action], routes: list[str]) -> Nginx | None:
+    if before.site is None:
+        return None
+    reloads = any(isinstance(action, act.LoadSite) for action in actions)
+    return Nginx(reloads, before.site.loaded is not None, tuple(routes))
+
+
+def _uncounted(forecast: Forecast) -> Iterable[str]:
+    kinds = {type(event.action) for event in forecast.events}
+    if act.PullImage in kinds:
+        yield "pulls"
+    if act.RunTask in kinds:
+        yield "before_deploy"
 
 
 def _faults(forecast: Forecast, start: Plan) -> tuple[tuple[str, str], ...]:
@@ -401,7 +430,7 @@ def _faults(forecast: Forecast, start: Plan) -> tuple[tuple[str, str], ...]:
     return tuple(fault for fault in faults if fault[0] != "PruneBlocked")
 
 
-def _notes(case: _Case, host: Iterable[act.Action]) -> Iterable[str]:
+def _notes(case: _Case) -> Iterable[str]:
     for name, app in sorted(case.applied.items()):
         desired = case.desired(name)
         if desired is None or name not in case.containers:
@@ -409,8 +438,6 @@ def _notes(case: _Case, host: Iterable[act.Action]) -> Iterable[str]:
         changed = [one for one in _AT_ONCE if getattr(app, one) != getattr(desired.app, one)]
         if changed:
             yield f"{name}: {listed(changed)} changed; that counts at once and restarts nothing by itself"
-    if any(isinstance(action, act.RemoveLeftovers) for action in host):
-        yield "files and secrets that no app uses any more are removed"
 
 
 def _replicas(observed: Observed) -> dict[str, tuple[Container, ...]]:

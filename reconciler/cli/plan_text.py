@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 
-from reconciler.cli.changes import Change, Outlook, Standing, forecast_exit_code, outlook
+from reconciler.cli.changes import Change, Nginx, Outlook, Standing, forecast_exit_code, outlook
 from reconciler.cli.steps import Kind
 from reconciler.cli.text import Style, clean, count, duration, listed, wrapped
 from reconciler.core.model import App, Commit, Observed
@@ -65,8 +64,7 @@ def plan_json(
     applied: Mapping[str, App] | None = None,
 ) -> dict[str, Json]:
     """The same for machines: the fields of ``Outlook``, the commit and the exit code."""
-    seen = replace(outlook(forecast, start, before, applied), nginx="")
-    read = plain(seen)
+    read = plain(outlook(forecast, start, before, applied))
     if not isinstance(read, dict):
         raise TypeError("an outlook is an object")
     return {"host": host, "commit": plain(commit), "exit_code": forecast_exit_code(forecast, start), **read}
@@ -83,7 +81,9 @@ def _headline(seen: Outlook, commit: Commit, host: str, style: Style) -> list[st
         verb = "runs" if seen.apps == 1 else "run"
         return [style.good(f"Nothing to do: {count(seen.apps, 'app')} {verb} as {_short(commit)} says.")]
     number = len(seen.changes)
-    if number or seen.host:
+    if seen.host_steps and not number:
+        return _bold(f"To bring {host or 'this host'} to {revision} only the host itself changes, no app.", style)
+    if number:
         verb = "changes" if number == 1 else "change"
         text = f"To bring {host or 'this host'} to {revision} {number} of {count(seen.apps, 'app')} {verb}"
         return [*_bold(f"{text}; {_downtimes(seen)}.", style)]
@@ -98,6 +98,7 @@ def _bold(text: str, style: Style) -> list[str]:
 
 def _downtimes(seen: Outlook) -> str:
     parts = [f"{c.app} is down for about {duration(c.down.expected)}" for c in seen.changes if c.down]
+    parts += [f"{c.app} is down now" for c in seen.changes if c.down_now]
     gone = [c.app for c in seen.changes if c.kind == "removal"]
     if gone:
         parts.append(f"{listed(gone)} {'is' if len(gone) == 1 else 'are'} removed")
@@ -128,8 +129,9 @@ def _change(change: Change, style: Style) -> list[str]:
         because = "the manifest asks for it" if asked else change.strategy_because
         lines += _field("how", f"{change.strategy}, because {because}", style)
     if change.down:
-        at_most = f"at most {duration(change.down.at_most)} ({change.down.because}), then the old version is put back"
-        lines += _field("down", at_most, style)
+        soon, late = duration(change.down.expected), duration(change.down.at_most)
+        text = f"{soon} if healthy at once, at most {late} ({change.down.because}), then the old version is put back"
+        lines += _field("down", text, style)
     if change.note:
         lines += _field("note", change.note, style)
     for number, step in enumerate(change.steps, 1):
@@ -146,10 +148,10 @@ def _field(label: str, text: str, style: Style) -> list[str]:
 
 
 def _host(seen: Outlook, style: Style) -> list[str]:
-    if not seen.host:
+    if not seen.host_steps:
         return []
     lines = [style.bold("The host itself, first of all:")]
-    for number, step in enumerate(seen.host, 1):
+    for number, step in enumerate(seen.host_steps, 1):
         lines += wrapped(step, style.width, f"  {number:>2}. ")
     return lines
 
@@ -208,15 +210,26 @@ def _exclaim(texts: Iterable[str], style: Style) -> list[str]:
 
 
 def _closing(seen: Outlook, style: Style) -> list[str]:
-    if seen.in_sync and not seen.notes:
-        return []
     lines = []
     for note in seen.notes:
-        lines += wrapped(f"{note[0].upper() if note.startswith('files') else note[0]}{note[1:]}.", style.width, "", "")
-    if seen.changes or seen.host or "reload" in seen.nginx:
-        text = f"{seen.nginx}. " if seen.nginx else ""
-        if seen.seconds >= 1:
-            side = "Apps change side by side, dependencies first; about" if len(seen.changes) > 1 else "About"
-            text += f"{side} {duration(seen.seconds)} in all, pulls and before_deploy not counted."
-        lines += wrapped(text, style.width, "", "")
+        lines += wrapped(f"{note}.", style.width, "", "")
+    lines += wrapped(" ".join(_afterword(seen)), style.width, "", "")
     return [style.dim(line) for line in lines if line]
+
+
+def _afterword(seen: Outlook) -> Iterator[str]:
+    if seen.nginx is not None and (seen.changes or seen.nginx.reloads):
+        yield _nginx(seen.nginx)
+    if len(seen.changes) > 1:
+        yield "Apps change side by side, dependencies first."
+    if seen.seconds >= 1:
+        without = f", not counting {listed(seen.uncounted)}" if seen.uncounted else ""
+        yield f"About {duration(seen.seconds)} in all if everything is healthy at once{without}."
+
+
+def _nginx(nginx: Nginx) -> str:
+    if not nginx.reloads:
+        return "nginx is not reloaded."
+    if not nginx.running:
+        return "nginx takes up our configuration, which it does not run now."
+    return f"nginx reloads once: routes{f' of {listed(nginx.routes)}' if nginx.routes else ''} change."

@@ -10,8 +10,8 @@ from reconciler.core.status import AppStatus, HealthWord, HostStatus, Sync
 
 _HEAD = ("APP", "SYNC", "HEALTH", "REPLICAS", "REVISION", "IMAGE", "SINCE", "REASON")
 _GAP = "  "
-_IMAGE, _REVISION, _SINCE, _REASON, _REPLICAS = 5, 4, 6, 7, 3
-_GIVEN_UP = (_IMAGE, _REVISION, _SINCE, _REPLICAS)
+_SYNCED, _HEALTHY, _REPLICAS, _REVISION, _IMAGE, _SINCE, _REASON = range(1, len(_HEAD))
+_GIVEN_UP = (_IMAGE, _REVISION, _SINCE, _REPLICAS, _SYNCED)
 """Columns that a narrow terminal goes without, in this order."""
 _LEAST_IMAGE, _LEAST_NAME = 12, 12
 
@@ -135,7 +135,11 @@ def _middle(image: str, width: int) -> str:
 
 
 def _painted(app: AppStatus, columns: Sequence[int], cells: Sequence[str], style: Style) -> list[str]:
-    paints: dict[int, Callable[[Style, str], str]] = {0: Style.bold, 1: _SYNC[app.sync], 2: _HEALTH[app.health]}
+    paints: dict[int, Callable[[Style, str], str]] = {
+        0: Style.bold,
+        _SYNCED: _SYNC[app.sync],
+        _HEALTHY: _HEALTH[app.health],
+    }
     if app.replicas_healthy < app.replicas_desired:
         paints[_REPLICAS] = Style.warn
     return [
@@ -152,9 +156,10 @@ def _line(cells: Sequence[str], sizes: Sequence[int]) -> str:
 
 def _messages(status: HostStatus, style: Style, width: int, now: float) -> list[str]:
     lines: list[str] = []
+    told = {message for _, message in status.faults}
     for name in sorted(status.apps):
         app = status.apps[name]
-        if _fine(app) or not app.message:
+        if _fine(app) or not app.message or app.message in told:
             continue
         again = ""
         if app.next_retry is not None:
@@ -193,38 +198,36 @@ def _problem(problem: Problem) -> str:
 
 
 def _closing(status: HostStatus, style: Style, width: int, *, now: float, stale: str) -> list[str]:
-    """The verdict, without what the table and the lines above said already."""
-    ago = duration(max(0.0, now - status.at))
-    revision = f" at {status.commit.short}" if status.commit else ""
-    who = f" ({clean(status.commit.author)}: {clean(status.commit.subject)})" if status.commit else ""
+    """The verdict, without what the table and the lines above have said already."""
+    ago = f"{duration(now - status.at)} ago"
+    commit = status.commit
+    revision = f"{commit.short} ({clean(commit.author)}: {clean(commit.subject)})" if commit else "the repository"
     behind = sum(app.sync != "Synced" for app in status.apps.values())
     unwell = sum(app.sync == "Synced" and app.health != "Healthy" for app in status.apps.values())
-    parts = [f"{status.host} {_WORDS[status.result]}{revision}{who}"]
+    parts = [f"{status.host} {_VERDICTS[status.result].format(revision)}"]
     if behind:
         parts.append(f"{behind} of {count(len(status.apps), 'app')} not in sync")
     if unwell:
         parts.append(f"{count(unwell, 'app')} not healthy")
-    fetched = ""
+    text = ", ".join(parts)
     if status.last_fetch_at is None:
-        fetched = ", nothing fetched yet"
-    elif now - status.last_fetch_at > _OLD_FETCH:
-        fetched = f", last fetched {duration(now - status.last_fetch_at)} ago"
-    lines = wrapped(f"{', '.join(parts)}; seen {ago} ago{fetched}.", width, "", "")
+        text += "; the repository was not reached yet"
+    elif status.at - status.last_fetch_at > _OLD_FETCH:
+        text += f"; the repository was reached {duration(now - status.last_fetch_at)} ago"
     paint = {"converged": style.good, "progressing": style.warn}.get(status.result, style.bad)
-    lines = [paint(line) for line in lines]
     if stale:
-        lines = [
-            *(style.bad(line) for line in wrapped(f"{stale}; this is what it saw {ago} ago.", width, "", "")),
-            *lines,
-        ]
-    return lines
+        text = f"{stale[0].upper()}{stale[1:]}; this is what it saw {ago}: {text}."
+        paint = style.bad
+    else:
+        text += f"; seen {ago}."
+    return [paint(line) for line in wrapped(text, width, "", "")]
 
 
-_WORDS = {
-    "converged": "is as the repository says",
-    "progressing": "is on its way",
-    "blocked": "waits for a person",
-    "failed": "cannot be brought forward",
+_VERDICTS = {
+    "converged": "runs as {} says",
+    "progressing": "is on its way to {}",
+    "blocked": "is held up on its way to {}",
+    "failed": "cannot follow {}",
 }
 _OLD_FETCH = 300.0
-"""Seconds; a poll that is older than this is worth a word."""
+"""Seconds; a fetch that was longer ago than this is worth a word."""

@@ -150,7 +150,7 @@ def _sentence(phase: _Phase, group: Sequence[act.Action], scene: Scene) -> str:
 def _pull(group: Sequence[act.Action], scene: Scene) -> str:
     references = listed([action.reference for action in group if isinstance(action, act.PullImage)])
     again = scene.kind == "pull" and scene.app is not None and scene.app.pull_policy == "always"
-    return f"pull {references}{' again (pull_policy: always); a change shows only then' if again else ''}"
+    return f"pull {references}{' again (pull_policy: always); only then is it known whether anything changes' if again else ''}"
 
 
 def _write(group: Sequence[act.Action]) -> str:
@@ -167,7 +167,7 @@ def _task(scene: Scene) -> str:
     if task is None:
         return "run before_deploy"
     return (
-        f"run before_deploy: {' '.join(task.command)} (at most {duration(task.timeout)}); if it fails nothing changes"
+        f"run before_deploy: {_command(task.command)} (at most {duration(task.timeout)}); if it fails nothing changes"
     )
 
 
@@ -201,6 +201,8 @@ def _name(group: Sequence[act.Action], scene: Scene) -> str:
     last = group[-1]
     addresses = last.addresses if isinstance(last, act.SetName) else ()
     if not addresses:
+        if scene.kind == "repair" and not scene.answers:
+            return f"empty the name {scene.name}, so that nobody waits for what is not there"
         down = ": it is down from here" if scene.answers and scene.kind != "removal" else ""
         return f"take the name {scene.name} out of use{down}"
     number = len(addresses)

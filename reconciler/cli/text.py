@@ -7,6 +7,7 @@ has passed ``clean``; it could carry escape sequences.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TextIO
 
+_WORD = re.compile(r"\(?[0-9][0-9.]* [^ ]+|[^ ]+")
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 
 
@@ -162,7 +164,9 @@ def pad(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int, first: str, rest: str | None = None) -> list[str]:
-    """A text in lines of at most ``width`` columns (0: one line), cleaned, never broken inside a word.
+    """A text in lines of at most ``width`` columns (0: one line), cleaned.
+
+    Never broken inside a word, nor between a number and its unit.
 
     Args:
         text: The text.
@@ -173,7 +177,7 @@ def wrapped(text: str, width: int, first: str, rest: str | None = None) -> list[
     rest = " " * breadth(first) if rest is None else rest
     lines: list[str] = []
     line, empty = first, True
-    for word in clean(text).split(" "):
+    for word in _WORD.findall(clean(text)):
         if not empty and width and breadth(line) + 1 + breadth(word) > width:
             lines.append(line)
             line, empty = rest, True

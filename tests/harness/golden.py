@@ -1,4 +1,4 @@
-"""Expected texts in files, refreshed by ``UPDATE_GOLDEN=1``; look at ``git diff`` afterwards."""
+"""Texts that people read, kept beside the tests. ``UPDATE_GOLDEN=1 pytest`` writes them anew; then read the diff."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 
-def assert_golden(actual: str, expected: Path) -> None:
-    """Compare with a file, or write it."""
+def assert_golden(file: Path, text: str) -> None:
+    """Compare with the file, or write it where ``UPDATE_GOLDEN`` asks for that."""
     if os.environ.get("UPDATE_GOLDEN"):
-        expected.write_text(actual)
-    assert expected.is_file(), f"{expected} is missing; UPDATE_GOLDEN=1 writes it"
-    assert actual == expected.read_text()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n", encoding="utf-8")
+    assert file.exists(), f"{file.name} is missing; run with UPDATE_GOLDEN=1 and read it"
+    assert text + "\n" == file.read_text(encoding="utf-8")
