@@ -52,7 +52,7 @@ def _first_process(play: Callable[[Path, int], int], room: Path) -> int:
     try:
         outside = int(Path("/proc/self").readlink().name)
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
         _unshare(_NEW_MOUNTS | _NEW_NETWORK)
         # A /run of our own: tmpfs for secrets, and no socket of the host's Docker, containerd or systemd in sight.
@@ -66,6 +66,7 @@ def _first_process(play: Callable[[Path, int], int], room: Path) -> int:
         tempfile.tempdir = str(room)  # whatever is made from here on goes with it
         return play(room, outside)
     except KeyboardInterrupt:
+        print("\nInterrupted. Everything that was started is stopped again.")
         return 130
     except BaseException:  # noqa: BLE001  (the last stop before os._exit)
         sys.excepthook(*sys.exc_info())
