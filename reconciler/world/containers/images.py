@@ -110,9 +110,9 @@ def find_user(passwd: str, groups: str, name: str, group: str, image: str) -> tu
     Raises:
         Failed: A name that is not there.
     """
-    by_name = {fields[0]: fields for fields in _records(passwd, 4)}
-    by_number = {fields[2]: fields for fields in reversed(list(_records(passwd, 4)))}
-    entry = by_name.get(name) or by_number.get(name)
+    # As the engine does: the first line wins; a number is never a user's name, but may be a group's.
+    field = 2 if name.isdigit() else 0
+    entry = next((fields for fields in _records(passwd, 4) if fields[field] == name), None)
     if entry is None and not name.isdigit():
         raise Failed(
             f"the image {image} has no user {name!r} in /etc/passwd",
@@ -122,7 +122,7 @@ def find_user(passwd: str, groups: str, name: str, group: str, image: str) -> tu
     uid, gid = (int(entry[2]), int(entry[3])) if entry is not None else (int(name), 0)
     if not group:
         return uid, gid
-    named = {fields[0]: fields[2] for fields in _records(groups, 3)}.get(group, group)
+    named = next((fields[2] for fields in _records(groups, 3) if group in {fields[0], fields[2]}), group)
     if not named.isdigit():
         raise Failed(
             f"the image {image} has no group {group!r} in /etc/group",

@@ -41,7 +41,7 @@ def ours(scripted: ScriptedEngine) -> Iterator[DockerEngine]:
     [
         (  # 20.10 to 27, another container
             (
-                "driver failed programming external connectivity on endpoint shop (a1): Bind for 0.0.0.0:80 failed: port is"
+                "driver failed programming external connectivity on endpoint shop: Bind for 0.0.0.0:80 failed: port is"
                 " already allocated"
             ),
             Refused,
@@ -50,7 +50,7 @@ def ours(scripted: ScriptedEngine) -> Iterator[DockerEngine]:
         ),
         (  # 20.10 to 27, a process
             (
-                "driver failed programming external connectivity on endpoint shop (a1): Error starting userland proxy:"
+                "driver failed programming external connectivity on endpoint shop: Error starting userland proxy:"
                 " listen tcp4 0.0.0.0:443: bind: address already in use"
             ),
             Refused,
@@ -59,7 +59,7 @@ def ours(scripted: ScriptedEngine) -> Iterator[DockerEngine]:
         ),
         (
             (
-                "driver failed programming external connectivity on endpoint shop (a1): Error starting userland proxy:"
+                "driver failed programming external connectivity on endpoint shop: Error starting userland proxy:"
                 " listen udp6 [::]:53: bind: address already in use"
             ),
             Refused,
@@ -68,8 +68,8 @@ def ours(scripted: ScriptedEngine) -> Iterator[DockerEngine]:
         ),
         (  # 28 and later
             (
-                "failed to set up container networking: driver failed programming external connectivity on endpoint shop"
-                " (a1): failed to bind host port 0.0.0.0:8080/tcp: address already in use"
+                "failed to set up container networking: driver failed programming external connectivity on endpoint"
+                " shop (a1): failed to bind host port 0.0.0.0:8080/tcp: address already in use"
             ),
             Refused,
             "PortTaken",
@@ -77,8 +77,8 @@ def ours(scripted: ScriptedEngine) -> Iterator[DockerEngine]:
         ),
         (
             (
-                "failed to set up container networking: driver failed programming external connectivity on endpoint shop"
-                " (a1): failed to bind host port for 127.0.0.1:8080:172.18.0.2:80/tcp: address already in use"
+                "failed to set up container networking: driver failed programming external connectivity on endpoint"
+                " shop (a1): failed to bind host port for 127.0.0.1:8080:172.18.0.2:80/tcp: address already in use"
             ),
             Refused,
             "PortTaken",
@@ -93,8 +93,9 @@ def ours(scripted: ScriptedEngine) -> Iterator[DockerEngine]:
         ),
         (
             (
-                "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create"
-                ' failed: unable to start container process: exec: "serve": executable file not found in $PATH: unknown'
+                "failed to create task for container: failed to create shim task: OCI runtime create failed:"
+                " runc create failed: unable to start container process:"
+                ' exec: "serve": executable file not found in $PATH: unknown'
             ),
             Failed,
             "ContainerRejected",
