@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from reconciler.cli.changes import Change, Nginx, Outlook, Standing, forecast_exit_code, outlook
+from reconciler.cli.changes import Change
+from reconciler.cli.outlook import Nginx, Outlook, Standing, forecast_exit_code, outlook
 from reconciler.cli.steps import Kind
 from reconciler.cli.text import Style, clean, count, duration, listed, wrapped
 from reconciler.core.model import App, Commit, Observed

@@ -148,9 +148,10 @@ def _sentence(phase: _Phase, group: Sequence[act.Action], scene: Scene) -> str:
 
 
 def _pull(group: Sequence[act.Action], scene: Scene) -> str:
-    references = listed([action.reference for action in group if isinstance(action, act.PullImage)])
-    again = scene.kind == "pull" and scene.app is not None and scene.app.pull_policy == "always"
-    return f"pull {references}{' again (pull_policy: always); only then is it known whether anything changes' if again else ''}"
+    pull = f"pull {listed([action.reference for action in group if isinstance(action, act.PullImage)])}"
+    if scene.kind == "pull" and scene.app is not None and scene.app.pull_policy == "always":
+        return f"{pull} again (pull_policy: always); only then is it known whether anything changes"
+    return pull
 
 
 def _write(group: Sequence[act.Action]) -> str:

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from harness.plans import SITUATIONS, Situation
+
+from reconciler.cli.outlook import Outlook, forecast_exit_code, in_sync, outlook
+
+
+def look(situation: Situation) -> Outlook:
+    return outlook(situation.forecast, situation.start, situation.observed, situation.applied)
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_only_a_host_on_which_nothing_is_to_do_is_in_sync(name: str) -> None:
+    situation = SITUATIONS[name]()
+    code = 0 if name in {"nothing-to-do", "no-apps"} else 2
+    assert forecast_exit_code(situation.forecast, situation.start) == code
+    assert in_sync(situation.forecast, situation.start) is (code == 0)
+
+
+def test_apps_come_in_the_order_in_which_they_change() -> None:
+    assert [change.app for change in look(SITUATIONS["dependencies"]()).changes] == ["db", "api", "web"]
+
+
+def test_problems_are_told_once() -> None:
+    seen = look(SITUATIONS["broken-manifest"]())
+    assert [problem.line for problem in seen.standing[0].problems] == [4, 9]
+    assert [problem.severity for problem in seen.problems] == ["warning"]
+
+
+def test_a_warning_alone_does_not_stand_in_the_way() -> None:
+    broken, calm = SITUATIONS["broken-manifest"](), SITUATIONS["nothing-to-do"]()
+    warnings = tuple(p for p in broken.asked.catalog.problems if p.severity == "warning")
+    warned = replace(calm, asked=replace(calm.asked, catalog=replace(calm.asked.catalog, problems=warnings)))
+    assert forecast_exit_code(warned.forecast, warned.start) == 0
+    assert look(warned).problems == warnings
+
+
+def test_what_runs_instead_is_named() -> None:
+    standing = {one.app: one.runs for name in ("waiting", "stalled") for one in look(SITUATIONS[name]()).standing}
+    assert standing["api"] == "api:1 of aaaaaaaa runs (1 replica)"
+    assert standing["shop"] == "shop:1 of aaaaaaaa runs (2 replicas)"
+    assert look(SITUATIONS["broken-before-it-ever-ran"]()).standing[0].runs == "nothing of it runs"
+
+
+def test_a_refused_removal_is_told_once_and_for_all_its_apps() -> None:
+    seen = look(SITUATIONS["mass-removal"]())
+    assert "api, db, mail" in seen.refused
+    assert seen.standing == ()
+    assert seen.faults == ()
+
+
+def test_nginx_is_only_reloaded_for_routes() -> None:
+    reloads = {name: look(SITUATIONS[name]()).nginx for name in ("upgrade", "routes", "first-deployment")}
+    assert [(n.reloads, n.running, n.routes) for n in reloads.values() if n] == [
+        (False, True, ()),
+        (True, True, ("shop",)),
+        (True, False, ("shop",)),
+    ]
+
+
+def test_a_host_without_nginx_says_nothing_of_it() -> None:
+    situation = SITUATIONS["recreate"]()
+    assert look(replace(situation, observed=replace(situation.observed, site=None))).nginx is None
