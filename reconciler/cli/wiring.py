@@ -111,7 +111,6 @@ class Host:
     def engine(self) -> DockerEngine:
         """The Docker Engine."""
         from reconciler.world.containers.engine import DockerEngine
-
         from reconciler.world.resolvers import reachable
 
         docker = self.settings.docker

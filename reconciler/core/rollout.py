@@ -102,7 +102,11 @@ def strategy_of(app: App) -> tuple[Literal["blue_green", "recreate"], str]:
 
 
 def is_ready(container: Container, app: App, observed: Observed, now: float) -> tuple[bool, float | None, str]:
-    """Whether a replica may take traffic; else when to look again (None: an event will tell) and why not."""
+    """Whether a replica may take traffic; else when to look again (None: an event will tell) and why not.
+
+    One that takes traffic already has shown long ago that it stays healthy; it need not do so again for an agent that
+    has just started.
+    """
     if container.state != "running" or container.address is None:
         return False, None, f"{container.name} is {container.state}" if container.state != "running" else "no address"
     if app.health.kind in {"http", "tcp"}:
@@ -114,8 +118,10 @@ def is_ready(container: Container, app: App, observed: Observed, now: float) -> 
         if container.engine_health in {"starting", "unhealthy"}:
             return False, None, f"its HEALTHCHECK says {container.engine_health}"
         since = container.started_at
+    name = observed.names.names.get(app.name)
     stable_at = since + app.health.min_healthy_time
-    return now >= stable_at, stable_at, "healthy, but not yet for long enough"
+    proven = name is not None and container.address in name.written
+    return proven or now >= stable_at, stable_at, "healthy, but not yet for long enough"
 
 
 def is_sick(container: Container, app: App, observed: Observed) -> bool:
