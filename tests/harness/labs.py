@@ -164,6 +164,8 @@ class RealLab:
         self._registry = registry
         self._client = private.client()
         self._api: docker.APIClient = self._client.api
+        # The engine is shared with other tests, and so are the images that they keep.
+        self._others_images, self._others_volumes = self._references(), self._volumes()
         self._engines: list[DockerEngine] = []
         self._sockets: list[socket.socket] = []
         self.docker = DockerEngine(private.socket, NETWORK, SUBNET, KEY, ())
@@ -246,7 +248,13 @@ class RealLab:
         assert self._api.exec_inspect(run)["ExitCode"] == 0, output
 
     def volumes(self) -> frozenset[str]:
+        return self._volumes() - self._others_volumes
+
+    def _volumes(self) -> frozenset[str]:
         return frozenset(volume["Name"] for volume in self._api.volumes()["Volumes"] or ())
+
+    def _references(self) -> frozenset[str]:
+        return frozenset(reference for image in self._api.images() for reference in image["RepoTags"] or ())
 
     def publish(self, name: str, *, password: bool = False) -> str:
         return self._registry(password).push(self._private, self.image, name)
@@ -260,13 +268,12 @@ class RealLab:
     def close(self) -> None:
         for container in self._api.containers(all=True, quiet=True):
             self._api.remove_container(container["Id"], v=True, force=True)
-        for volume in self._api.volumes()["Volumes"] or ():
-            self._api.remove_volume(volume["Name"])
+        for volume in self.volumes():
+            self._api.remove_volume(volume)
         for network in self._api.networks(names=[NETWORK]):
             self._api.remove_network(network["Id"])
-        for image in self._api.images():
-            for reference in image["RepoTags"] or ():
-                self._api.remove_image(reference)
+        for reference in self._references() - self._others_images:
+            self._api.remove_image(reference)
         for engine in (self.docker, *self._engines):
             engine.close()
         for listener in self._sockets:

@@ -65,6 +65,7 @@ def arguments(name: str, claim: Claim, spec: ContainerSpec, key: bytes) -> dict[
         "healthcheck": None if spec.health is None else _healthcheck(spec.health),
         "stop_signal": spec.stop_signal,
         "stop_timeout": math.ceil(spec.stop_grace_period),
+        "use_config_proxy": False,  # what root has in its ~/.docker is not part of any fingerprint
     }
 
 

@@ -33,14 +33,20 @@ def image(engine: PrivateEngine) -> str:
 @pytest.fixture
 def api(engine: PrivateEngine) -> Iterator[docker.APIClient]:
     client = engine.client()
+    others = volumes(client.api)
     yield client.api
     for container in client.api.containers(all=True, quiet=True):
         client.api.remove_container(container["Id"], v=True, force=True)
-    for volume in client.api.volumes()["Volumes"] or ():
-        client.api.remove_volume(volume["Name"])
+    for name in volumes(client.api).keys() - others.keys():
+        client.api.remove_volume(name)
     for network in client.api.networks(filters={"type": "custom"}):
         client.api.remove_network(network["Id"])
     client.close()
+
+
+def volumes(api: docker.APIClient) -> dict[str, dict[str, str]]:
+    """Labels by name."""
+    return {volume["Name"]: volume["Labels"] for volume in api.volumes()["Volumes"] or ()}
 
 
 @pytest.fixture
@@ -90,6 +96,18 @@ def test_the_defaults_are_safe(ours: DockerEngine, api: docker.APIClient, image:
     endpoint = inspected["NetworkSettings"]["Networks"][NETWORK]
     assert endpoint["IPAddress"] == ADDRESS
     assert "shop" not in (endpoint["Aliases"] or [])
+
+
+def test_what_root_configured_for_its_docker_command_reaches_no_container(
+    engine: PrivateEngine, api: docker.APIClient, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text('{"proxies": {"default": {"httpProxy": "http://proxy.example.com"}}}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    ours = DockerEngine(engine.socket, NETWORK, SUBNET, KEY, ())
+    ours.ensure_network()
+    made = ours.create(NAME, ADDRESS, claim(), ContainerSpec(image))
+    ours.close()
+    assert "proxy.example.com" not in str(api.inspect_container(made)["Config"]["Env"])
 
 
 def test_a_manifest_is_followed(ours: DockerEngine, api: docker.APIClient, image: str, tmp_path: Path) -> None:
@@ -164,8 +182,8 @@ def test_a_volume_that_was_there_keeps_its_labels(ours: DockerEngine, api: docke
     api.create_volume("shop-data", labels={"owner": "somebody"})
     mounts = tuple(Mount("volume", name, f"/{name}", read_only=False) for name in ("shop-data", "shop-new"))
     run(ours, ContainerSpec(image, mounts=mounts))
-    labels = {volume["Name"]: volume["Labels"] for volume in api.volumes()["Volumes"]}
-    assert labels == {"shop-data": {"owner": "somebody"}, "shop-new": {"reconciler.owner": "shop"}}
+    assert volumes(api)["shop-data"] == {"owner": "somebody"}
+    assert volumes(api)["shop-new"] == {"reconciler.owner": "shop"}
 
 
 def test_a_missing_mount_is_named_before_and_at_the_start(ours: DockerEngine, image: str, tmp_path: Path) -> None:

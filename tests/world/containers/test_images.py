@@ -31,12 +31,15 @@ def registry() -> Iterator[Registry]:
 @pytest.fixture
 def api(engine: PrivateEngine) -> Iterator[docker.APIClient]:
     client = engine.client()
+    others = references(client.api)
     yield client.api
-    for image in client.api.images():
-        for reference in image["RepoTags"] or ():  # by name: an image may have children
-            if reference != "<none>:<none>":
-                client.api.remove_image(reference, force=True)
+    for reference in references(client.api) - others:
+        client.api.remove_image(reference, force=True)
     client.close()
+
+
+def references(api: docker.APIClient) -> frozenset[str]:
+    return frozenset(reference for image in api.images() for reference in image["RepoTags"] or ()) - {"<none>:<none>"}
 
 
 @pytest.fixture
@@ -64,8 +67,8 @@ def test_a_pull_tells_its_progress_and_names_the_digest(
     state = ours.observe()
     digest = ours.remote_digest(reference, None)
     name = f"{registry.host}/team/shop@{digest}"
-    assert state.images == {reference: image, name: image}
-    assert state.digests == {image: name}
+    assert (state.images[reference], state.images[name]) == (image, image)
+    assert state.digests[image] == name
     assert ours.pull(name, None) == image, "by digest too"
 
 
@@ -257,12 +260,13 @@ def test_looking_into_an_image_leaves_nothing_and_is_done_once(
     ours: DockerEngine, engine: PrivateEngine, api: docker.APIClient
 ) -> None:
     image = engine.import_image("users:1", changes=("USER app", "VOLUME /data"))
+    volumes = api.volumes()["Volumes"]
     assert ours.resolve_user(image, None) == (1000, 1000)
     before = ours.calls.total()
     assert ours.resolve_user(image, None) == (1000, 1000)
     assert ours.calls.total() == before
     assert api.containers(all=True) == []
-    assert not api.volumes()["Volumes"]
+    assert api.volumes()["Volumes"] == volumes
     assert ours.resolve_user("users:1", None) == (1000, 1000)
     engine.import_image("users:1", changes=("USER root",))
     assert ours.resolve_user("users:1", None) == (0, 0), "a tag may mean another image by now"

@@ -52,17 +52,27 @@ def ours(engine: PrivateEngine) -> Iterator[DockerEngine]:
     client.close()
 
 
-def test_output_and_errors_are_read_and_capped(ours: DockerEngine, engine: PrivateEngine) -> None:
-    image = engine.import_image("logs:1")
-    script = "for i in $(seq 3000); do printf '%0100d\\n' $i; done; echo oops >&2"
+def finished(ours: DockerEngine, image: str, script: str) -> str:
     spec = ContainerSpec(image, command=("sh", "-c", script), restart=False)
     container = ours.create("shop.1.3fa9c2d1", "10.211.0.10", claim(), spec)
     ours.start(container)
     eventually(lambda: ours.observe().containers[0].state == "exited")
-    assert ours.logs(container, 2) == f"{3000:0100d}\noops\n"
-    everything = ours.logs(container, 10_000)
-    assert everything.endswith("oops\n")
-    assert len(everything) <= 64 * 1024
+    return container
+
+
+def test_output_and_errors_are_read(ours: DockerEngine, engine: PrivateEngine) -> None:
+    container = finished(ours, engine.import_image("logs:1"), "echo output; echo error >&2")
+    # Two pipes: their order is not certain.
+    assert sorted(ours.logs(container, 10).splitlines()) == ["error", "output"]
     ours.remove(container)
     with pytest.raises(Unavailable, match="No such container"):
         ours.logs(container, 1)
+
+
+def test_the_last_lines_are_read_and_capped(ours: DockerEngine, engine: PrivateEngine) -> None:
+    script = "for i in $(seq 3000); do printf '%0100d\\n' $i; done"
+    container = finished(ours, engine.import_image("logs:1"), script)
+    assert ours.logs(container, 2) == f"{2999:0100d}\n{3000:0100d}\n"
+    everything = ours.logs(container, 10_000)
+    assert everything.endswith(f"{3000:0100d}\n")
+    assert len(everything) <= 64 * 1024
