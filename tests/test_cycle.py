@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness.walk import Walk
+
+from reconciler.errors import Unavailable
+
+
+@pytest.fixture
+def walk(tmp_path: Path) -> Iterator[Walk]:
+    walk = Walk(tmp_path)
+    try:
+        yield walk
+    finally:
+        walk.close()
+
+
+def test_nothing_can_be_said_before_the_repository_was_read(walk: Walk) -> None:
+    walk.cycle.run()
+    assert walk.cycle.status is not None
+    assert walk.cycle.status.result == "failed"
+    assert walk.cycle.status.faults[0][0] == "NotFetched"
+
+
+def test_a_life_deploy_upgrade_back_and_remove(walk: Walk) -> None:
+    walk.write("other")
+    walk.write("third")
+    walk.write(replicas=2)
+    walk.converge()
+    first = walk.running()
+    assert len(first) == 2
+    walk.write(replicas=2, image="shop:2")
+    walk.converge()
+    assert set(walk.running()).isdisjoint(first)
+    walk.write(replicas=2, image="shop:1")
+    walk.converge()
+    assert walk.running() == first
+    walk.remove("shop")
+    walk.converge()
+    assert walk.running() == []
+    events = [entry.event for entry in walk.store.history("shop", 10)]
+    assert events == ["pruned", "rolled back", "deployed", "deployed"]
+
+
+def test_drift_is_repaired_counted_and_written_down(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    walk.engine.vanish(walk.engine.named(walk.running()[0]).id)
+    walk.until(lambda: len(walk.running()) == 1)
+    walk.converge()
+    assert walk.store.history("shop", 1)[0].event == "repaired"
+    assert b'reconciler_drift_repairs_total{app="shop"} 1.0' in walk.metrics.exposition()[1]
+
+
+def test_a_broken_manifest_keeps_its_app_and_holds_up_no_other(walk: Walk) -> None:
+    walk.write()
+    walk.write("other")
+    walk.converge()
+    before = walk.running()
+    (walk.repository / "apps/shop/app.yaml").write_text("kind: App\nimage: shop:1\nreplicass: 2\n")
+    walk.write("other", image="other:2")
+    walk.until(lambda: walk.app("other").sync == "Synced" and walk.app("other").image == "other:2")
+    assert walk.running() == before
+    status = walk.app()
+    assert (status.sync, status.reason, status.health) == ("OutOfSync", "InvalidManifest", "Healthy")
+    assert "apps/shop/app.yaml:3:1" in status.message
+    # Drift of an app whose manifest is broken is repaired from its last good version.
+    walk.engine.vanish(walk.engine.named(before[0]).id)
+    walk.until(lambda: walk.running() == before)
+
+
+def test_a_version_that_crashes_is_given_up_and_tried_again_only_on_request(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    old = walk.running()
+    walk.write(image="shop:2")
+    walk.until(lambda: len(walk.running()) == 2)
+    new = next(name for name in walk.running() if name not in old)
+    container = walk.engine.named(new).id
+    walk.engine.set_logs(container, "no database\n")
+    walk.engine.crash(container, times=3)
+    walk.engine.stay_restarting(container)
+    walk.until(lambda: walk.app().reason == "CrashLoop" and walk.running() == old)
+    quarantined = walk.store.memory().quarantined["shop"]
+    assert "no database" in quarantined.logs
+    assert "reconciler retry shop" in walk.app().message
+    walk.store.retry("shop")
+    walk.until(lambda: len(walk.running()) == 2)
+
+
+def test_an_image_that_cannot_be_had_waits_and_leaves_the_old_version(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    old = walk.running()
+    walk.write(image="missing.example.com/shop:9")
+    walk.until(lambda: walk.app().next_retry is not None)
+    assert walk.running() == old
+    assert walk.app().sync == "OutOfSync"
+    assert "missing.example.com/shop:9" in walk.app().message
+
+
+def test_an_engine_that_is_away_is_said_and_nothing_is_forgotten(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    walk.engine.down = True
+    walk.cycle.run()
+    status = walk.cycle.status
+    assert status is not None
+    assert (status.result, status.faults[0][0]) == ("failed", "DockerUnavailable")
+    assert status.apps["shop"].sync == "Unknown"
+    walk.engine.down = False
+    walk.converge()
+
+
+def test_a_remote_that_is_away_is_said_and_the_last_revision_goes_on(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    moved = walk.repository.rename(walk.repository.with_name("away"))
+    assert not walk.cycle.fetch()
+    walk.engine.vanish(walk.engine.named(walk.running()[0]).id)
+    walk.cycle.run()
+    assert walk.cycle.status is not None
+    assert walk.cycle.status.faults[0][0] == "WorktreeMissing"
+    moved.rename(walk.repository)
+    walk.converge()
+
+
+def test_a_host_that_fleet_yaml_does_not_know_changes_nothing(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    (walk.repository / "fleet.yaml").write_text("kind: Fleet\nhosts:\n  db-1: {}\n")
+    walk.cycle.fetch()
+    walk.cycle.run()
+    assert walk.cycle.status is not None
+    assert walk.cycle.status.faults[0][0] == "HostUnknown"
+    assert len(walk.running()) == 1
+
+
+def test_a_broken_fleet_file_changes_nothing_either(walk: Walk) -> None:
+    walk.write()
+    walk.write("other")
+    walk.converge()
+    (walk.repository / "fleet.yaml").write_text("kind: Fleet\nhosts: 3\n")
+    walk.write(image="shop:2")
+    walk.remove("other")
+    walk.until(lambda: walk.app().reason == "InvalidFleet")
+    assert "fleet.yaml:2:" in walk.app().message
+    assert len(walk.running("other")) == 1
+
+
+def test_policy_of_the_host_wins_over_the_repository(tmp_path: Path) -> None:
+    from reconciler.core.policy import Policy  # noqa: PLC0415
+
+    walk = Walk(tmp_path, policy=Policy(registries=("registry.example.com",)))
+    try:
+        walk.write()
+        walk.until(lambda: walk.app().reason == "PolicyViolation")
+        assert "policy.registries" in walk.app().message
+        assert walk.running() == []
+    finally:
+        walk.close()
+
+
+def test_an_action_that_fails_is_tried_again_later_and_later(walk: Walk) -> None:
+    walk.engine.fail["create"] = Unavailable("the daemon is tired", reason="DockerUnavailable")
+    walk.write()
+    walk.until(lambda: walk.app().next_retry is not None)
+    assert "the daemon is tired" in walk.app().message
+    del walk.engine.fail["create"]
+    walk.converge()
+
+
+def test_conditions_remember_when_they_changed(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    since = {condition.type: condition.since for condition in walk.app().conditions}
+    walk.cycle.run()
+    assert {condition.type: condition.since for condition in walk.app().conditions} == since
+    kept = walk.store.status()
+    assert kept is not None
+    assert '"converged"' in kept[0]
