@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness.builders import app, desired
+from harness.waiting import eventually
+from harness.walk import Walk
+
+from reconciler.apply import Apply, perform
+from reconciler.core import actions as act
+from reconciler.errors import ReconcilerError, Unavailable
+
+
+@pytest.fixture
+def walk(tmp_path: Path) -> Iterator[Walk]:
+    walk = Walk(tmp_path)
+    try:
+        yield walk
+    finally:
+        walk.close()
+
+
+def blocking(walk: Walk, method: str) -> Callable[[], None]:
+    """Let an engine call wait until the returned function is called."""
+    gate = threading.Event()
+    real = getattr(walk.engine, method)
+
+    def wait(*arguments: object) -> object:
+        gate.wait(20)
+        return real(*arguments)
+
+    setattr(walk.engine, method, wait)
+    return gate.set
+
+
+def ended(apply: Apply) -> list[tuple[str, str | None]]:
+    return [(type(o.action).__name__, o.error.reason if o.error else None) for o in apply.outcomes()]
+
+
+def test_actions_of_a_lane_run_in_order_and_a_failure_drops_the_rest(walk: Walk) -> None:
+    walk.engine.fail["pull"] = Unavailable("no answer", reason="RegistryUnavailable")
+    actions: list[act.Action] = [
+        act.EnsureNetwork("", "why"),
+        act.PullImage("shop", "why", "shop:1", None, "r"),
+        act.SetName("shop", "why", ("10.0.0.1",)),
+        act.StartContainer("shop", "why", "nobody", "nobody"),
+        act.SetName("shop", "why", ()),
+    ]
+    walk.apply.start(actions)
+    eventually(lambda: not walk.apply.busy)
+    outcomes = ended(walk.apply)
+    assert ("PullImage", "RegistryUnavailable") in outcomes
+    assert ("SetName", None) in outcomes
+    assert len(outcomes) == 4  # what came after the container that does not exist was dropped
+    assert walk.names.observe(["shop"]).names["shop"].written == ("10.0.0.1",)
+
+
+def test_a_slow_app_never_holds_up_another_and_takes_nothing_new_meanwhile(walk: Walk) -> None:
+    go_on = blocking(walk, "pull")
+    pulls: list[act.Action] = [act.PullImage(f"app{n}", "slow", f"app{n}:1", None, "r") for n in range(20)]
+    walk.apply.start(pulls)
+    walk.apply.start([act.SetName("shop", "quick", ("10.0.0.1",))])
+    eventually(lambda: [o.action.app for o in walk.apply.outcomes()] == ["shop"])
+    assert walk.apply.busy["pull:app0"] == "slow"
+    walk.apply.start([act.PullImage("app0", "again", "app0:2", None, "r")])
+    assert walk.apply.busy["pull:app0"] == "slow"
+    go_on()
+    eventually(lambda: not walk.apply.busy)
+
+
+def test_stop_waits_a_while_begins_nothing_more_and_says_whether_all_has_ended(walk: Walk) -> None:
+    go_on = blocking(walk, "pull")
+    walk.apply.start([act.PullImage("shop", "slow", "shop:1", None, "r")])
+    began = time.monotonic()
+    assert not walk.apply.stop(0.2)
+    assert time.monotonic() - began < 5
+    walk.apply.start([act.SetName("shop", "late", ())])
+    assert "shop" not in walk.apply.busy
+    go_on()
+    assert walk.apply.stop(5)
+
+
+def test_an_error_that_nobody_foresaw_is_an_outcome_too(walk: Walk) -> None:
+    def burst(_reference: str, _credentials: object) -> str:
+        raise ZeroDivisionError("secret detail")
+
+    walk.engine.pull = burst  # type: ignore[method-assign]
+    walk.apply.start([act.PullImage("shop", "why", "shop:1", None, "r")])
+    outcomes = eventually(walk.apply.outcomes)
+    error = outcomes[0].error
+    assert isinstance(error, ReconcilerError)
+    assert error.reason == "InternalError"
+    assert "secret detail" not in str(error)
+
+
+def test_a_replica_is_created_with_its_claim_and_started(walk: Walk) -> None:
+    image = walk.engine.add_image("shop:1")
+    made = desired(app(), image=image)
+    perform(act.EnsureNetwork("", "why"), walk.hands)
+    perform(act.StartReplica("shop", "why", made, 2, "10.77.0.9", "shop.2.abc"), walk.hands)
+    container = walk.engine.named("shop.2.abc")
+    assert container.owned
+    assert container.claim is not None
+    assert (container.claim.slot, container.claim.role, container.state) == (2, "replica", "running")
+    assert container.claim.fields == made.fields
+
+
+def test_the_last_words_of_a_failed_container_are_kept(walk: Walk) -> None:
+    image = walk.engine.add_image("shop:1")
+    perform(act.EnsureNetwork("", "why"), walk.hands)
+    perform(act.StartReplica("shop", "why", desired(app(), image=image), 1, "10.77.0.9", "shop.1.abc"), walk.hands)
+    container = walk.engine.named("shop.1.abc").id
+    walk.engine.set_logs(container, "cannot reach the database\n")
+    perform(act.Quarantine("shop", "why", "f" * 16, "r", "CrashLoop", "it crashed", container), walk.hands)
+    kept = walk.store.memory().quarantined["shop"]
+    assert (kept.reason, kept.message) == ("CrashLoop", "it crashed")
+    assert "cannot reach the database" in kept.logs
+    perform(act.Quarantine("shop", "why", "e" * 16, "r", "CrashLoop", "it crashed", "gone"), walk.hands)
+    assert walk.store.memory().quarantined["shop"].fingerprint == "e" * 16

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from harness.waiting import eventually
+
+from reconciler.errors import Unavailable
+from reconciler.process import run
+
+
+def test_output_error_and_exit_code_come_back() -> None:
+    done = run(["sh", "-c", "cat; echo oops >&2; exit 3"], timeout=10, stdin=b"in")
+    assert (done.code, done.stdout, done.tail) == (3, b"in", "oops")
+
+
+def test_quiet_drops_standard_error_unread() -> None:
+    assert run(["sh", "-c", "echo plaintext >&2"], timeout=10, quiet=True).stderr == ""
+
+
+def test_the_environment_is_the_given_one_and_no_other() -> None:
+    assert run(["/usr/bin/env"], timeout=10, environment={"A": "b"}).stdout == b"A=b\n"
+
+
+def test_a_missing_command_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="not installed") as caught:
+        run(["no-such-command-at-all"], timeout=10)
+    assert caught.value.reason == "CommandMissing"
+    (tmp_path / "plain").write_text("text")
+    with pytest.raises(Unavailable, match="may not be executed"):
+        run([str(tmp_path / "plain")], timeout=10)
+
+
+def test_a_command_that_takes_too_long_ends_with_all_its_children(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(Unavailable) as caught:
+        run(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], timeout=0.5)
+    assert caught.value.reason == "Timeout"
+    assert time.monotonic() - began < 10
+    child = (tmp_path / "pid").read_text().strip()
+
+    def gone() -> bool:
+        stat = Path(f"/proc/{child}/stat")
+        return not stat.exists() or ") Z" in stat.read_text()
+
+    eventually(gone)
