@@ -7,7 +7,7 @@ import re
 import shlex
 import socket
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,21 +137,25 @@ def load_settings(path: Path) -> Settings:
     if document.root is None:
         raise _invalid(path, document.problems)
     schemas = {f"{name}.schema.json": schema.load(name) for name in ("agent", "app")}
-    findings = Validator(schemas["agent.schema.json"], schemas).check(document.root)
-    problems = [*document.problems, *findings.problems]
-    if isinstance(document.root.value, dict):
-        sound = document.root.without(findings.damaged)
-        problems += _further_problems(sound)
+    findings = Validator(schemas["agent.schema.json"], schemas).check(document.root, told=document.problems)
+    problems = [*document.problems, *findings.problems, *_further_problems(_without(document.root, findings.damaged))]
     if problems:
         raise _invalid(path, in_order(problems))
     return _settings(document.root, path.resolve().parent)
 
 
+def _without(root: Node, damaged: Collection[tuple[str, ...]]) -> Node:
+    """The settings without those that the schema does not accept."""
+    sound = root.without({path[0] for path in damaged if len(path) == 1})
+    for section, *keys in damaged:
+        if keys and section in sound.fields:
+            sound.fields[section] = sound.fields[section].without({keys[0]})
+    return sound
+
+
 def _invalid(path: Path, problems: tuple[Problem, ...]) -> InvalidSettings:
-    lines = "\n  ".join(map(str, problems))
-    return InvalidSettings(
-        f"the agent's settings in {path} cannot be used:\n  {lines}\n", reason="InvalidSettings", remedy="Mend the file"
-    )
+    lines = "".join(f"\n  {problem}" for problem in problems)
+    return InvalidSettings(f"the agent's settings in {path} cannot be used:{lines}", reason="InvalidSettings")
 
 
 def _settings(root: Node, base: Path) -> Settings:

@@ -119,15 +119,13 @@ class ManifestReader:
         name, said = (None, False) if is_fleet else _name(path, document, content)
         if document.root is None:
             return _Checked(None, _for_app(document.problems, name), frozenset(), name, said)
-        problems = list(_for_app(document.problems, name))
-        found = (self._fleet if is_fleet else self._app).check(document.root, name)
-        places = {(each.line, each.column) for each in problems}
-        problems += [each for each in found.problems if (each.line, each.column) not in places]
+        found = (self._fleet if is_fleet else self._app).check(document.root, name, document.problems)
+        problems = [*_for_app(document.problems, name), *found.problems]
         if not is_fleet and not isinstance(document.root.value, dict):
             return _Checked(None, in_order(problems), frozenset(), name, said)
         if not is_fleet and not said and name is None and "name" not in document.root.fields:
             problems.append(document.root.problem(_nameless(path)))
-        return _Checked(document.root, in_order(problems), found.damaged, name, said)
+        return _Checked(document.root, in_order(problems), found.damaged_keys, name, said)
 
 
 class _Reading:

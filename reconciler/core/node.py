@@ -93,7 +93,7 @@ def plain(text: str) -> object:
     if match is None:
         return text
     if match[1] is None and match[2] is None:
-        return int(text) if len(text) <= _MOST_DIGITS else text
+        return int(text) if len(text.lstrip("-")) <= _MOST_DIGITS else text
     number = float(text)
     return number if math.isfinite(number) else text
 

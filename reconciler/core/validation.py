@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from itertools import islice
-from typing import Any
+from itertools import islice, takewhile
+from typing import Any, cast
 
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
@@ -41,8 +41,13 @@ class Findings:
     """What a schema says about a document."""
 
     problems: tuple[Problem, ...]
-    damaged: frozenset[str]
-    """Keys of the document's top level under which something is wrong."""
+    damaged: frozenset[tuple[str, ...]]
+    """Keys, outermost first, whose value cannot be used."""
+
+    @property
+    def damaged_keys(self) -> frozenset[str]:
+        """Keys of the document's top level under which something cannot be used."""
+        return frozenset(path[0] for path in self.damaged)
 
 
 class Validator:
@@ -57,16 +62,26 @@ class Validator:
         # An empty registry: without it jsonschema would fetch what it does not know over HTTP.
         self._validator = _Strict(_expanded(schema, schema, others), registry=Registry())
 
-    def check(self, root: Node, app: str | None = None) -> Findings:
-        """Find everything that is wrong."""
+    def check(self, root: Node, app: str | None = None, told: Collection[Problem] = ()) -> Findings:
+        """Find everything that is wrong.
+
+        Args:
+            root: The document.
+            app: The app that every problem is about.
+            told: Problems that the reader found; nothing is added at their places.
+        """
         problems: list[Problem] = []
-        damaged: set[str] = set()
+        damaged: set[tuple[str, ...]] = set()
         for error in self._validator.iter_errors(root.value):
             # A file of 30,000 unknown keys should not keep anybody waiting for 30,000 suggestions.
             problems += islice(_translate(error, root, app), max(0, MOST_PROBLEMS - len(problems)))
-            if error.absolute_path:
-                damaged.add(str(error.absolute_path[0]))
-        return Findings(in_order(problems), frozenset(damaged))
+            keys = tuple(takewhile(lambda step: isinstance(step, str), error.absolute_path))
+            if keys and error.validator != "additionalProperties":
+                damaged.add(cast("tuple[str, ...]", keys))
+        places = {(each.line, each.column) for each in told}
+        return Findings(
+            in_order(each for each in problems if (each.line, each.column) not in places), frozenset(damaged)
+        )
 
 
 def suggestion(word: str, known: Collection[str]) -> str:

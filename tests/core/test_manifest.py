@@ -29,7 +29,7 @@ def summary(catalog: Catalog) -> str:
     lines += [f"= {name} can be used" for name in catalog.apps]
     lines += [f"= {each.path} is broken ({each.app or 'nobody knows which app'})" for each in catalog.broken]
     lines += ["= the fleet is broken"] if catalog.fleet_broken else []
-    return "".join(f"{line}\n" for line in lines)
+    return "\n".join(lines)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -37,9 +37,9 @@ def test_bad_manifest(file: Path, reader: ManifestReader) -> None:
     catalog = reader.read(MemoryTree({f"apps/shop/app{file.suffix}": file.read_bytes()}))
     assert catalog.problems
     assert not catalog.apps
-    assert_golden(summary(catalog), file.with_suffix(".problems"))
+    assert_golden(file.with_suffix(".problems"), summary(catalog))
 
 
 @pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree.name)
 def test_tree(tree: Path, reader: ManifestReader) -> None:
-    assert_golden(summary(reader.read(MemoryTree.of(tree))), tree.with_suffix(".problems"))
+    assert_golden(tree.with_suffix(".problems"), summary(reader.read(MemoryTree.of(tree))))
