@@ -18,9 +18,10 @@ for device in null zero full random urandom tty; do
   mount --bind "/dev/$device" "$root/dev/$device"
 done
 mkdir "$root/dev/pts" "$root/dev/shm"
-mount -t devpts devpts "$root/dev/pts"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
 mount -t tmpfs tmpfs "$root/dev/shm"
 ln -s /proc/self/fd "$root/dev/fd"
+ln -s pts/ptmx "$root/dev/ptmx"
 
 # The same hierarchies as outside; the namespace begins at our own group.
 if [ "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ]; then
@@ -40,12 +41,21 @@ mkdir -p "$root/var/lib/docker" "$root$checkout"
 mount --bind "$room/docker" "$root/var/lib/docker"
 mount --bind -o ro "$checkout" "$root$checkout"
 
-# A new machine: no services but systemd's own, no state of reconciler, a name of its own.
-rm -rf "$root"/etc/systemd/system/*.wants "$root"/etc/systemd/system/reconciler* "$root"/{opt,etc,var/lib}/reconciler \
-  "$root"/etc/credstore/reconciler.age.key "$root"/usr/sbin/policy-rc.d
-: >"$root/etc/machine-id"
-echo machine >"$root/etc/hostname"
+# At its first boot it is new: no services but systemd's own, no state of reconciler, a name of its own.
+if [ ! -e "$room/booted" ]; then
+  touch "$room/booted"
+  rm -rf "$root"/etc/systemd/system/*.wants "$root"/etc/systemd/system/reconciler* "$root"/{opt,etc,var/lib}/reconciler \
+    "$root"/etc/credstore/reconciler.age.key "$root"/usr/sbin/policy-rc.d
+  : >"$root/etc/machine-id"
+  echo machine >"$root/etc/hostname"
+fi
 ip link set lo up
 
-exec chroot "$root" /usr/bin/env -i container=reconciler-tests PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+# Not chroot: systemd makes mount namespaces for units, and those begin at the root of ours.
+cd "$root"
+mkdir -p run/outside
+pivot_root . run/outside
+mount --make-rshared /
+umount --lazy /run/outside
+exec /usr/bin/env -i container=reconciler-tests PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
   /lib/systemd/systemd --system --unit=multi-user.target
