@@ -128,6 +128,7 @@ def _maps(site: SiteState) -> Iterator[str]:
     yield "# No replica was reached: none is healthy, or none answers."
     yield "map $upstream_connect_time $reconciler_unreached {"
     yield "    default '';"
+    yield "    '' 1;"  # regular expressions are not tried on nothing
     yield "    '~^[-, :]*$' 1;"
     yield "}"
     yield "# A replica was reached and took too long."

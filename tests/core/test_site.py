@@ -39,7 +39,7 @@ def read(case: dict[str, Any]) -> Generation:
 def test_renders_what_the_golden_file_says(case: Path) -> None:
     generation = read(json.loads(case.read_text()))
     assert [name for name, _ in generation.files] == [FILE]
-    assert_golden(generation.files[0][1], case.with_suffix(".conf"))
+    assert_golden(case.with_suffix(".conf"), generation.files[0][1].removesuffix("\n"))
     assert generation.files[0][1].count(generation.id) == 1
 
 

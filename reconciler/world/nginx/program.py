@@ -78,7 +78,7 @@ class Program:
         except (OSError, ValueError, OverflowError):
             return False
         try:
-            if not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"nginx: master"):
+            if not Path(f"/proc/{pid}/comm").read_text().startswith("nginx"):
                 return False
             signal.pidfd_send_signal(handle, signal.SIGHUP)
         except OSError:

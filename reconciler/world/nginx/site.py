@@ -34,6 +34,7 @@ _RESOLVE = (1, 27, 3)
 _KEEP = 5  # generations
 _ASK_TIMEOUT = 2.0  # seconds
 _POLL = 0.02  # seconds
+_SETTLED = 0.3  # seconds during which nothing but the new generation answers
 _GENERATION = re.compile(r"[0-9a-f]{16}\Z")
 
 
@@ -188,8 +189,14 @@ class NginxSite:
                 remedy="Start nginx (systemctl start nginx), and look at its error log",
             )
         deadline = time.monotonic() + self._nginx.reload_timeout
-        while self._loaded() != generation:
-            if time.monotonic() > deadline:
+        since = None
+        # nginx starts new workers and tells the old ones to go 100 ms later: until then either may answer.
+        while since is None or time.monotonic() - since < _SETTLED:
+            if self._loaded() != generation:
+                since = None
+            elif since is None:
+                since = time.monotonic()
+            if since is None and time.monotonic() > deadline:
                 self._put_back(generation, loaded, before)
                 self._program.reload(dump)  # should it be late, it finds the old one
                 raise Failed(

@@ -1,0 +1,315 @@
+"""A private nginx below a directory of its own, and apps for it to talk to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Self
+
+from harness.waiting import eventually
+from reconciler import settings
+from reconciler.core.model import App, Ingress
+from reconciler.core.site import Frontend, Generation, render
+from reconciler.world.nginx import NginxSite, include_line
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def program(kind: str) -> str:
+    """An nginx: the ``distribution``'s, or a ``newer`` one, from 1.27.3 on."""
+    if kind == "distribution":
+        found = shutil.which("nginx")
+        assert found, "nginx is missing: ./scripts/setup test"
+        return found
+    # It is in the cache when scripts/setup has run; from inside this network namespace nothing can be fetched.
+    made = subprocess.run(
+        [str(_REPOSITORY / "scripts" / "new-nginx")], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert made.returncode == 0, f"{made.stderr}\nmake it outside of the tests' network: ./scripts/new-nginx"
+    return made.stdout.strip()
+
+
+class PrivateNginx:
+    """nginx with its own prefix, pid file, logs and ports, and the site that is loaded into it."""
+
+    def __init__(self, command: str, http: int, https: int, gateway: str = "127.0.53.1") -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="rec-nginx-"))
+        self.root.chmod(0o755)
+        self.http, self.https = http, https
+        self.certificates = self.root / "certificates"
+        self.certificates.mkdir()
+        (self.root / "temp").mkdir()
+        self.settings = settings.Nginx(
+            (command, "-p", str(self.root)),
+            self.root / "nginx.conf",
+            http,
+            https,
+            "127.0.0.1",
+            certificates=self.certificates,
+        )
+        self.frontend = Frontend(gateway, http, https, "127.0.0.1", certificates=str(self.certificates))
+        self.state = self.root / "state"
+        self.site = NginxSite(self.settings, self.state)
+        self.configure()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def configure(self, *more: str, include: bool = True) -> None:
+        """The host's own configuration; ``more`` stands in its http block."""
+        temporary = [f"{kind}_temp_path {self.root}/temp/{kind};" for kind in ("client_body", "proxy", "fastcgi")]
+        http = ["access_log off;", *temporary, *more, *([include_line(self.state)] if include else [])]
+        lines = [
+            "user root;",
+            "worker_processes 1;",
+            f"pid {self.root}/nginx.pid;",
+            f"error_log {self.root}/error.log;",
+            "events { worker_connections 1024; }",
+            "http {",
+            *(f"    {line}" for line in http),
+            "}",
+        ]
+        (self.root / "nginx.conf").write_text("\n".join(lines) + "\n")
+
+    @property
+    def pid(self) -> int:
+        return int((self.root / "nginx.pid").read_text())
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [*self.settings.command, "-c", str(self.root / "nginx.conf"), "-g", "daemon off;"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        eventually(lambda: self.pid == self._running(), what=f"nginx runs; {self.root / 'error.log'}")
+
+    def _running(self) -> int:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.root / "error.log").read_text()
+        return self._process.pid
+
+    def kill(self) -> None:
+        """As the kernel does when memory runs out: no goodbye, and the pid file stays."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def kill_master(self) -> None:
+        """Its workers stay, and go on serving."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def destroy(self) -> None:
+        self.kill()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def render(self, *apps: App) -> Generation:
+        return render(apps, self.site.observe(), self.frontend)
+
+    def load(self, *apps: App) -> Generation:
+        generation = self.render(*apps)
+        self.site.load(generation.id, generation.files)
+        return generation
+
+    def get(
+        self, host: str, path: str = "/", *, method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> Response:
+        """One request on a connection of its own."""
+        connection = HTTPConnection("127.0.0.1", self.http, timeout=40)
+        try:
+            extra = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, {"Host": host, "Connection": "close", **extra})
+            answer = connection.getresponse()
+            return Response(answer.status, dict(answer.headers.items()), answer.read().decode())
+        finally:
+            connection.close()
+
+
+class Response:
+    """Status, headers and text."""
+
+    def __init__(self, status: int, headers: dict[str, str], text: str) -> None:
+        self.status, self.headers, self.text = status, headers, text
+
+    def __repr__(self) -> str:
+        return f"{self.status} {self.text!r}"
+
+
+def app(name: str, *routes: Ingress) -> App:
+    """An app with routes; by default one host that is called after it."""
+    return App(name, f"apps/{name}/app.yaml", "image", ingress=routes or (Ingress(f"{name}.example", "/", 8080),))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Replica
+
+    def do_GET(self) -> None:
+        with self.server.busy():
+            kind, _, value = self.path.partition("?")[0].strip("/").partition("/")
+            if self.headers.get("Upgrade") == "websocket":
+                self._echo_frames()
+            elif kind == "status":
+                self._answer(int(value), f"the app's own {value}")
+            elif kind == "slow":
+                time.sleep(float(value))
+                self._answer(200, self.server.label)
+            elif kind == "break":
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+            elif kind == "stream":
+                self._stream()
+            elif kind == "headers":
+                self._answer(200, "".join(f"{name}: {text}\n" for name, text in self.headers.items()))
+            else:
+                self._answer(200, f"{self.server.label} {self.path}")
+
+    def do_POST(self) -> None:
+        with self.server.busy():
+            length = int(self.headers.get("Content-Length", 0))
+            self._answer(200, f"{self.server.label} took {len(self.rfile.read(length))}")
+
+    def _answer(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def _echo_frames(self) -> None:
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.end_headers()
+        while data := self.connection.recv(1024):
+            self.connection.sendall(data.upper())
+        self.close_connection = True
+
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("X-Accel-Buffering", "no")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(b"data: first\n\n")
+        self.server.released.wait(30)
+        self.wfile.write(b"data: last\n\n")
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class calls it so)
+        pass
+
+
+class Replica(ThreadingHTTPServer):
+    """An app's replica at a loopback address, port 8080."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: str, label: str) -> None:
+        super().__init__((address, 8080), _Handler)
+        self.address, self.label = address, label
+        self.released = threading.Event()
+        self.stopped = False
+        self.last_request = 0.0
+        """Unix time."""
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        self.last_request = time.time()
+        yield
+
+    def connections(self) -> int:
+        """Established ones, as the kernel has them."""
+        octets = int.from_bytes(socket.inet_aton(self.address), "little")
+        wanted = f"{octets:08X}:{8080:04X}"
+        rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+        return sum(row[1] == wanted and row[3] == "01" for row in rows)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is nobody's error."""
+
+    def stop(self) -> None:
+        self.stopped = True
+        self.released.set()
+        self.shutdown()
+        self.server_close()
+        self._thread.join()
+
+
+class Load:
+    """Clients that ask without a pause, and remember whatever was not 200."""
+
+    def __init__(self, nginx: PrivateNginx, host: str, *, keep_alive: bool, clients: int = 2) -> None:
+        self._nginx, self._host, self._keep_alive = nginx, host, keep_alive
+        self._end = threading.Event()
+        self._lock = threading.Lock()
+        self.requests = 0
+        self.failures: list[str] = []
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        connection = HTTPConnection("127.0.0.1", self._nginx.http, timeout=40)
+        try:
+            while not self._end.wait(0.002):
+                said = self._one(connection)
+                with self._lock:
+                    self.requests += 1
+                    if said:
+                        self.failures.append(f"{time.time():.3f} {said}")
+                if said or not self._keep_alive:
+                    connection.close()
+        finally:
+            connection.close()
+
+    def _one(self, connection: HTTPConnection) -> str:
+        """What went wrong; empty when nothing did."""
+        try:
+            connection.request("GET", "/load", headers={"Host": self._host})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        except (OSError, HTTPException) as error:
+            return repr(error)
+        return "" if answer.status == 200 else f"{answer.status} {text}"
+
+
+def certify(directory: Path, host: str, *, key_type: str = "ec") -> None:
+    """Make HOST.crt and HOST.key, signed by itself, each appearing at once."""
+    kind = {"ec": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"], "rsa": ["-newkey", "rsa:2048"]}
+    draft = directory / ".draft"
+    name = ["-subj", "/CN=reconciler test", "-addext", f"subjectAltName=DNS:{host}"]
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-nodes", "-days", "2", *name, *kind[key_type]),
+            *("-keyout", f"{draft}.key", "-out", f"{draft}.crt"),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    for end in (".key", ".crt"):
+        Path(f"{draft}{end}").replace(directory / f"{host}{end}")
