@@ -88,8 +88,8 @@ def test_an_image_can_be_made_and_unmade(tmp_path: Path) -> None:
     assert "age1" in said  # the host's public key, to be put into .sops.yaml
     program = tmp_path / "opt/reconciler/bin"
     assert (program / "reconciler").read_text().startswith("#!/opt/reconciler/bin/python")
-    for arguments, answer in ((["version"], reconciler.__version__), (["schema", "app"], '"title": "App"')):
-        argv = [program / "python", program / "reconciler", *arguments]
+    for arguments, answer in (("version", reconciler.__version__), ("schema app", '"title": "App"')):
+        argv = [program / "python", program / "reconciler", *arguments.split()]
         assert answer in subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30, cwd="/").stdout
     assert (tmp_path / "usr/local/bin/reconciler").readlink() == Path("/opt/reconciler/bin/reconciler")
     assert {path.name for path in (tmp_path / "etc/systemd/system").iterdir()} == set(UNITS)
