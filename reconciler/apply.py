@@ -17,12 +17,13 @@ from typing import assert_never
 
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
-from reconciler.core.model import Claim, DesiredApp
+from reconciler.core.model import Claim, DesiredApp, Secret
 from reconciler.errors import ReconcilerError, Unavailable
 from reconciler.protocols import Engine, Files, Meter, Names, Site
 
 log = logging.getLogger(__name__)
 
+_GUESSABLE = 4  # a shorter value hides nothing, and striking out every "1" would hide the log
 LOG_LINES = 50
 """So much of a failed container's output is kept for people."""
 
@@ -137,9 +138,16 @@ def _last_words(action: act.Quarantine, engine: Engine) -> str:
     if action.container is None:
         return ""
     try:
-        return engine.logs(action.container, LOG_LINES)
+        words = engine.logs(action.container, LOG_LINES)
     except ReconcilerError as error:
         return f"(its log could not be read: {error})"
+    # An app that prints its own secrets tells them to Docker's log; ours must not repeat them.
+    variables = [value for value in action.desired.spec.environment.values() if isinstance(value, Secret)]
+    for secret in [*action.desired.secret_files.values(), *variables]:
+        for line in secret.reveal().decode(errors="replace").splitlines():
+            if len(line.strip()) >= _GUESSABLE:
+                words = words.replace(line.strip(), "***")
+    return words
 
 
 @dataclass(slots=True)

@@ -75,10 +75,14 @@ class Chronicle:
 
     def failed(self, action: act.Quarantine, logs: str) -> None:
         """A version was given up."""
-        entry = Quarantined(action.fingerprint, action.cause, action.message, action.revision, self._clock(), logs)
+        entry = Quarantined(
+            action.desired.fingerprint, action.cause, action.message, action.desired.revision, self._clock(), logs
+        )
         self._store.quarantine(action.app, entry)
-        commit = self._commit(action.revision)
-        self._add(action.app, "failed", commit, action.fingerprint, "", f"{action.cause}: {action.message}", None)
+        commit = self._commit(action.desired.revision)
+        self._add(
+            action.app, "failed", commit, action.desired.fingerprint, "", f"{action.cause}: {action.message}", None
+        )
         self._meter.deployment(action.app, "failure")
 
     def repaired(self, action: act.Action) -> None:

@@ -12,6 +12,7 @@ from harness.walk import Walk
 
 from reconciler.apply import Apply, perform
 from reconciler.core import actions as act
+from reconciler.core.model import SecretsFile
 from reconciler.errors import ReconcilerError, Unavailable
 
 
@@ -112,12 +113,14 @@ def test_a_replica_is_created_with_its_claim_and_started(walk: Walk) -> None:
 def test_the_last_words_of_a_failed_container_are_kept(walk: Walk) -> None:
     image = walk.engine.add_image("shop:1")
     perform(act.EnsureNetwork("", "why"), walk.hands)
-    perform(act.StartReplica("shop", "why", desired(app(), image=image), 1, "10.77.0.9", "shop.1.abc"), walk.hands)
+    with_secret = app(secrets=SecretsFile("apps/shop/secrets.sops.yaml"))
+    made = desired(with_secret, image=image, secrets={"PASSWORD": b"hunter22", "FLAG": b"1"})
+    perform(act.StartReplica("shop", "why", made, 1, "10.77.0.9", "shop.1.abc"), walk.hands)
     container = walk.engine.named("shop.1.abc").id
-    walk.engine.set_logs(container, "cannot reach the database\n")
-    perform(act.Quarantine("shop", "why", "f" * 16, "r", "CrashLoop", "it crashed", container), walk.hands)
+    walk.engine.set_logs(container, "cannot reach the database as hunter22, try 1\n")
+    perform(act.Quarantine("shop", "why", made, "CrashLoop", "it crashed", container), walk.hands)
     kept = walk.store.memory().quarantined["shop"]
     assert (kept.reason, kept.message) == ("CrashLoop", "it crashed")
-    assert "cannot reach the database" in kept.logs
-    perform(act.Quarantine("shop", "why", "e" * 16, "r", "CrashLoop", "it crashed", "gone"), walk.hands)
-    assert walk.store.memory().quarantined["shop"].fingerprint == "e" * 16
+    assert kept.logs == "cannot reach the database as ***, try 1\n"
+    perform(act.Quarantine("shop", "why", made, "OutOfMemory", "it crashed", "gone"), walk.hands)
+    assert walk.store.memory().quarantined["shop"].reason == "OutOfMemory"

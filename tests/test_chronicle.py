@@ -58,7 +58,7 @@ def test_an_earlier_fingerprint_is_a_rollback(walk: Walk) -> None:
 
 def test_a_version_that_failed_before_is_no_rollback_when_it_succeeds(walk: Walk) -> None:
     made = desired(app(), revision=walk.cycle.tip().sha)
-    walk.chronicle.failed(act.Quarantine("shop", "", made.fingerprint, made.revision, "CrashLoop", "x", None), "")
+    walk.chronicle.failed(act.Quarantine("shop", "", made, "CrashLoop", "x", None), "")
     walk.chronicle.applied(act.RecordApplied("shop", "why", made))
     assert [entry.event for entry in walk.store.history("shop", 9)] == ["deployed", "failed"]
 

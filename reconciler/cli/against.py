@@ -10,7 +10,6 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from reconciler import process
@@ -45,15 +44,15 @@ def plan_against(options: argparse.Namespace) -> int:
         before = _wanted(host, commit.sha, old, old_tree, Catalog({}))
         base = forecast(before, empty_host(), Memory(), _SUBNET, time.time())
         after = _wanted(host, here.sha, new, new_tree, old)
+        applied = {name: app for name, app in old.apps.items() if belongs(app, host, old.fleet)}
         later = time.time() + 1_000_000  # long after the host on paper settled
         start = plan(after, base.observed, base.memory, _SUBNET, later)
         expected = forecast(after, base.observed, base.memory, _SUBNET, later)
         code = max(code, forecast_exit_code(expected, start))
         if options.output == "json":
-            answers[host] = plan_json(expected, start, here, base.observed)
+            answers[host] = plan_json(expected, start, here, base.observed, host=host, applied=applied)
         else:
-            print(f"{host}:" if host != _ANY_HOST else "", end="\n" if host != _ANY_HOST else "")
-            print(plan_text(expected, start, here, base.observed, style))
+            print(plan_text(expected, start, here, base.observed, style, host=host, applied=applied))
     if options.output == "json":
         print(serialise.text(answers, indent=2))
     if any(problem.severity == "error" for problem in new.problems):
@@ -101,7 +100,7 @@ def _wanted(host: str, revision: str, catalog: Catalog, tree: Tree, before: Cata
         for name in known - targets.keys():
             targets[name] = Target(name, None, Blocked("InvalidManifest", f"{broken.path} cannot be used"))
     routes = {name: t.desired.app.ingress for name, t in targets.items() if t.desired and t.desired.app.ingress}
-    return Wanted(revision, replace(catalog, problems=()), targets, repr(sorted(routes.items())))
+    return Wanted(revision, catalog, targets, repr(sorted(routes.items())))
 
 
 def _inputs(app: App, tree: Tree) -> Inputs:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.cli import DIFFERENCES, ERROR, IN_SYNC
 from reconciler.cli.status_text import status_text
-from reconciler.cli.text import Style, terminal_width
+from reconciler.cli.text import Style, clean, shorten, terminal_width
 from reconciler.core import serialise
 from reconciler.core.status import HostStatus
 from reconciler.errors import Unavailable
@@ -112,7 +112,9 @@ class _Progress:
         if not self._on or status is None:
             return
         moving = [f"{app.name}: {app.message}" for app in status.apps.values() if app.sync != "Synced" and app.message]
-        line = (moving[0] if moving else status.verdict)[: terminal_width() - 1]
+        width = terminal_width(sys.stderr)
+        line = clean(moving[0] if moving else status.verdict)
+        line = shorten(line, width - 1) if width else line
         if line != self._last:
             print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
             self._last = line

@@ -100,10 +100,12 @@ def plan(options: Options) -> int:
     host = _host(options)
     view = host.look()
     expected = forecast(view.wanted, view.observed, view.memory, host.settings.docker.subnet, time.time())
+    about = (expected, view.plan, view.commit, view.observed)
+    name, applied = host.settings.host, host.applied_apps(view)
     if options.output == "json":
-        print(serialise.text(plan_json(expected, view.plan, view.commit, view.observed), indent=2))
+        print(serialise.text(plan_json(*about, host=name, applied=applied), indent=2))
     else:
-        print(plan_text(expected, view.plan, view.commit, view.observed, Style.of(sys.stdout)))
+        print(plan_text(*about, Style.of(sys.stdout), host=name, applied=applied))
     return forecast_exit_code(expected, view.plan)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from reconciler.core.model import App, SiteState, Target
 from reconciler.core.policy import Policy
 from reconciler.core.status import HostStatus
 from reconciler.cycle import Cycle, Rules, View, World
-from reconciler.errors import InvalidInput
+from reconciler.errors import InvalidInput, ReconcilerError
 from reconciler.protocols import Source
 from reconciler.schema import load as load_schema
 from reconciler.settings import Settings
@@ -89,6 +90,11 @@ class Host:
         from reconciler.world.source.tracking import GitSource
 
         return GitSource(self.settings.repository, self.settings.state / "mirror.git")
+
+    @cached_property
+    def reader(self) -> ManifestReader:
+        """Reads manifests, and each only once."""
+        return manifest_reader()
 
     @cached_property
     def key(self) -> bytes:
@@ -171,7 +177,6 @@ class Host:
         from reconciler.world.sops import SopsVault
 
         settings = self.settings
-        reader = manifest_reader()
         place = Place(
             settings.host,
             self.key,
@@ -179,10 +184,10 @@ class Host:
             Policy(**asdict(settings.policy)),
         )
         vault = SopsVault(settings.sops.command, settings.sops.age_key, on_failure=self.metrics.decrypt_failure)
-        targets = Targets(self.source, vault, reader.read, place)
+        targets = Targets(self.source, vault, self.reader.read, place)
         return Cycle(
             self.world,
-            reader.read,
+            self.reader.read,
             targets,
             SiteRenderer(self._frontend()).render,
             self.apply,
@@ -203,6 +208,16 @@ class Host:
         finally:
             self.prober.stop()
         return view
+
+    def applied_apps(self, view: View) -> dict[str, App]:
+        """Each app's manifest at the revision that was applied last, as far as it can still be read."""
+        apps = {}
+        for name, applied in view.memory.applied.items():
+            with contextlib.suppress(ReconcilerError):
+                found = self.reader.read(self.source.tree(applied.revision)).apps.get(name)
+                if found is not None:
+                    apps[name] = found
+        return apps
 
     def agent(self, notify: Notify) -> tuple[Agent, list[Wakeable]]:
         """The loop, and what wakes it."""

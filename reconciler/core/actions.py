@@ -147,8 +147,7 @@ class LoadSite(_Action):
 class Quarantine(_Action):
     """Record that a fingerprint failed, with the last log lines of the container that shows it."""
 
-    fingerprint: str
-    revision: str
+    desired: DesiredApp
     cause: str
     """CamelCase: ``CrashLoop``, ``Unhealthy``, ``DeadlineExceeded``, ``BeforeDeployFailed``."""
     message: str

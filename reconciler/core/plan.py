@@ -230,7 +230,10 @@ def _step(
     if name not in wanted.targets:
         if refused and name in refused[0]:
             return Step(stalled=True).say("PruneBlocked", refused[1])
-        return removal(facts, "the repository no longer names it")
+        elsewhere = name in wanted.catalog.apps
+        return removal(
+            facts, "its hosts do not name this one any more" if elsewhere else "the repository no longer names it"
+        )
     if facts.target.pull is not None and facts.target.blocked is None:
         return _pull(facts, Step(), facts.target.pull, memory)
     if facts.target.desired is None:
@@ -266,7 +269,7 @@ def _foreign_text(name: str, containers: tuple[Container, ...]) -> str:
 
 def _lost_text(containers: list[Container]) -> str:
     listed = ", ".join(sorted(container.name for container in containers))
-    return f"not signed with this host's key, so not ours and not touched: {listed}; see the status of their apps"
+    return f"not signed with this host's key, so not ours and not touched: {listed}"
 
 
 def _waits_for(target: Target, statuses: Mapping[str, AppStatus], wanted: Wanted) -> str:

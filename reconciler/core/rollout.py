@@ -288,7 +288,7 @@ class _Rollout:
                 return
             applied = self.facts.applied
             drift = self.drift and applied is not None and applied.revision == self.desired.revision
-            reason = f"container {name} is gone" if drift else self._change()
+            reason = f"container {name} is gone" if drift else self._why_start(name)
             self.step_.actions.append(
                 act.StartReplica(self.app.name, reason, self.desired, slot, address, name, drift=drift)
             )
@@ -377,11 +377,7 @@ class _Rollout:
         return "RollingOut", f"waiting until {container.name} is healthy{f' ({detail})' if detail else ''}{still}"
 
     def _fail(self, cause: str, message: str, container: Container) -> None:
-        self.step_.actions = [
-            act.Quarantine(
-                self.app.name, message, self.desired.fingerprint, self.desired.revision, cause, message, container.id
-            )
-        ]
+        self.step_.actions = [act.Quarantine(self.app.name, message, self.desired, cause, message, container.id)]
         self.step_.reason, self.step_.message = cause, message
 
     # -- the name --------------------------------------------------------------------------------------------------
@@ -476,6 +472,12 @@ class _Rollout:
             self.step_.actions.append(act.RecordApplied(self.app.name, self._change(), desired))
         self.step_.done = True
         self.step_.say("Applied", "runs as the repository says")
+
+    def _why_start(self, name: str) -> str:
+        """For a replica that no commit of the applied revision explains: another revision may ask for more of them."""
+        if self.old_versions or not (self.is_applied or self.current):
+            return self._change()
+        return f"{name} is missing ({self.app.replicas} replicas are asked for)"
 
     def _change(self) -> str:
         """What differs from the version that runs, in words."""

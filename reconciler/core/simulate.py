@@ -12,6 +12,7 @@ from typing import assert_never
 from reconciler.core import actions as act
 from reconciler.core.model import (
     Applied,
+    Blocked,
     Claim,
     Container,
     DesiredApp,
@@ -88,6 +89,10 @@ class Paper:
         self.memory = replace(memory, retries={}, busy={})
         self.wanted = wanted
         self.now = now
+        # Whoever was not asked yet is taken to be well: this is how it goes if all goes well.
+        unknown = [c.id for c in observed.engine.containers if c.state == "running" and not _known(observed, c.id)]
+        for container in unknown:
+            self._healthy(container)
         if self.observed.names.up_since is not None:  # on paper it has been up for long
             self.observed = replace(self.observed, names=replace(self.observed.names, up_since=0.0))
 
@@ -137,7 +142,9 @@ class Paper:
             case act.RecordPruned() | act.RemoveLeftovers():
                 self._forget(action)
             case act.Quarantine():
-                raise AssertionError(f"on paper nothing fails, but {action.message}")
+                # It has failed already, before anything is done on paper; what then goes on is another plan.
+                given_up = Target(action.app, None, Blocked(action.cause, action.message))
+                self.wanted = replace(self.wanted, targets={**self.wanted.targets, action.app: given_up})
             case _:
                 assert_never(action)
 
@@ -211,6 +218,11 @@ class Paper:
     def _name(self, app: str, addresses: tuple[str, ...]) -> None:
         names = {**self.observed.names.names, app: NameState(addresses, self.now, addresses)}
         self.observed = replace(self.observed, names=NamesState(self.observed.names.up_since, names))
+
+
+def _known(observed: Observed, container: str) -> bool:
+    probe = observed.probes.get(container)
+    return probe is not None and probe.healthy is not None
 
 
 def empty_host(*, site: bool = True) -> Observed:

@@ -40,7 +40,7 @@ def test_a_step_waits_for_dependencies_after_what_can_be_done_before() -> None:
 
 
 def test_a_version_that_is_given_up() -> None:
-    quarantine = act.Quarantine("shop", "", "f", "r", "CrashLoop", "it crashed", None)
+    quarantine = act.Quarantine("shop", "", desired(app()), "CrashLoop", "it crashed", None)
     assert steps_of([quarantine], scene("upgrade")) == (
         "give this version up: it is not tried again before a commit changes it",
     )
