@@ -137,6 +137,7 @@ class _Drafting:
     def check(self, app: App) -> None:
         """What concerns several keys."""
         self._check_targets()
+        self._check_sources(app)
         self._check_ports(app)
         self._check_ingress()
         self._check_variables(app)
@@ -253,6 +254,13 @@ class _Drafting:
             elif target in seen:
                 self._problem(node, f"something else is mounted at {target} already, by line {seen[target].line}")
             seen.setdefault(target, node)
+
+    def _check_sources(self, app: App) -> None:
+        sealed = {each.file for each in (app.secrets, app.registry_credentials) if each is not None}
+        for node in self._root.each("files"):
+            source = node.fields["source"]
+            if resolve(app.folder, source.text) in sealed:
+                self._problem(source, "the app's SOPS file would be mounted as it is, encrypted")
 
     def _check_ports(self, app: App) -> None:
         seen: list[tuple[Node, PublishedPort]] = []

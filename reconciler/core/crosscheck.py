@@ -118,7 +118,7 @@ def _dependencies(entries: Sequence[_Entry], by_name: Mapping[str, Sequence[_Ent
         for entry in by_name[name]:
             for node in _sound(entry, "depends_on"):
                 if node.text == cycle[1]:
-                    entry.blame(node, f"these apps wait for one another for ever: {' -> '.join(cycle)}")
+                    entry.blame(node, f"these apps wait for one another for ever: {_shown(cycle)}")
 
 
 def _same_hosts(entry: _Entry, node: Node, other: _Entry, fleet: Fleet) -> None:
@@ -150,6 +150,12 @@ def _cycles(edges: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
                 free.append(each)
     left = {name: sorted(wanted) for name, wanted in waiting.items() if wanted}
     return {name: way for name in left if (way := _way_back(name, left))}
+
+
+def _shown(cycle: Sequence[str]) -> str:
+    if len(cycle) > 12:  # noqa: PLR2004  (a line that can still be read)
+        cycle = [*cycle[:8], "...", *cycle[-3:]]
+    return " -> ".join(cycle)
 
 
 def _way_back(start: str, edges: Mapping[str, Sequence[str]]) -> list[str]:
@@ -259,14 +265,14 @@ def _secrets(entry: _Entry, around: Surroundings) -> None:
         for item in node.each("environment") if sealed else ():
             if sealed and item.text not in sealed.keys:
                 guess = suggestion(item.text, sealed.keys) or f"; it has {listed(sealed.keys) or 'no keys'}"
-                entry.blame(item, f"{app.secrets.file} has no key {item.text!r}{guess}")
+                # The word is not repeated here, nor below: people write the secret itself where its key belongs.
+                entry.blame(item, f"{app.secrets.file} has no such key{guess}")
     if app.registry_credentials is not None:
         credentials = app.registry_credentials
         node = entry.draft.root.fields["registry_credentials"]
         sealed = _look(entry, node.fields["file"], credentials.file, around, looked)
         for key, wanted in (("username", credentials.username), ("password", credentials.password)):
             if sealed and wanted not in sealed.keys:
-                # The word is not repeated: people write the password itself here.
                 entry.blame(
                     node.at(key) or node.fields["file"],
                     f"{key!r} must name a key of {credentials.file}; it has {listed(sealed.keys) or 'no keys'}",
