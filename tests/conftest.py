@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from harness.engine import PrivateEngine
+from harness.host import Host, make_app_images
 from harness.isolation import isolate
 
 isolate()
@@ -33,3 +35,21 @@ def free_port() -> Callable[[], int]:
             return int(probe.getsockname()[1])
 
     return find
+
+
+@pytest.fixture(scope="session")
+def images(engine: PrivateEngine) -> PrivateEngine:
+    """The engine, with images of a small web app."""
+    make_app_images(engine)
+    return engine
+
+
+@pytest.fixture
+def host(images: PrivateEngine, tmp_path: Path) -> Iterator[Host]:
+    """A fresh host with nginx running; no agent yet."""
+    host = Host(images, tmp_path / "host")
+    try:
+        host.nginx.start()
+        yield host
+    finally:
+        host.destroy()

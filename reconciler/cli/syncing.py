@@ -46,7 +46,8 @@ def sync_here(host: Host, options: argparse.Namespace) -> int:
             waiting = made.wake_at is not None and made.wake_at - time.time() < deadline - time.monotonic()
             retry = cycle.status is not None and any(app.next_retry for app in cycle.status.apps.values())
             quiet = 0 if busy or (waiting and not retry) else quiet + 1
-            if made.converged or quiet >= _QUIET:
+            converged = cycle.status is not None and cycle.status.result == "converged"
+            if converged or quiet >= _QUIET:
                 break
             pause = 1.0 if made.wake_at is None else max(0.02, made.wake_at - time.time())
             woken.wait(min(pause, 1.0, max(0.0, deadline - time.monotonic())))
