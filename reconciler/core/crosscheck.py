@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from reconciler.core.appfile import Draft, collide, is_sops, published, resolve, route
 from reconciler.core.fleet import Fleet
-from reconciler.core.model import Problem
+from reconciler.core.model import LARGEST_FILE, Entry, Problem
 from reconciler.core.node import Node
 from reconciler.core.sealed import Sealed
 from reconciler.core.validation import listed, suggestion
@@ -21,7 +21,7 @@ from reconciler.core.validation import listed, suggestion
 class Surroundings:
     """What the manifests stand in."""
 
-    files: Collection[str]
+    files: Mapping[str, Entry]
     """Every file of the tree."""
     manifests: Collection[str]
     """Those of them that are manifests, usable or not."""
@@ -240,8 +240,13 @@ def _files(entry: _Entry, around: Surroundings) -> None:
     for item in _sound(entry, "files"):
         node = item.fields["source"]
         source = resolve(entry.draft.app.folder, node.text)
-        if source is not None and not is_sops(source):
-            _exists(entry, node, source, around)
+        if source is None or is_sops(source) or not _exists(entry, node, source, around):
+            continue
+        size = around.files[source].size
+        if size > LARGEST_FILE:
+            entry.blame(
+                node, f"{source} has {size} bytes; at most {LARGEST_FILE} are mounted; use an image or a volume"
+            )
 
 
 def _exists(entry: _Entry, node: Node, path: str, around: Surroundings) -> bool:

@@ -17,14 +17,14 @@ from reconciler.core.appfile import NAME, Draft, draft
 from reconciler.core.crosscheck import Surroundings, check
 from reconciler.core.document import Document, read
 from reconciler.core.fleet import Fleet, read_fleet
-from reconciler.core.model import App, BrokenManifest, Catalog, Entry, Problem, Tree
+from reconciler.core.model import LARGEST_FILE, App, BrokenManifest, Catalog, Entry, Problem, Tree
 from reconciler.core.node import LARGEST, Node, in_order
 from reconciler.core.sealed import Sealed, look
 from reconciler.core.validation import Validator
 
 MANIFESTS = ("app.yaml", "app.yml", "app.json")
 FLEETS = ("fleet.yaml", "fleet.yml", "fleet.json")
-_REMEMBERED = 8  # revisions: the tip, and those at which apps stayed whose manifests are broken since
+_REMEMBERED = 32  # revisions: the tip, and those at which apps stayed whose manifests are broken since
 _NEAR = 0.85  # one letter more, less, wrong or in the wrong place
 # Bounded repeats: these run over text of which nothing is known but its length.
 _KIND = re.compile(r"""^[ \t{]{0,8}["']?kind["']?[ \t]{0,8}:[ \t]{0,8}["']?(App|Fleet)\b""", re.MULTILINE)
@@ -47,7 +47,7 @@ class _Checked:
     """The file itself says the name; else the folder does."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Revision:
     """What was made of a tree, kept because most of the next one is the same."""
 
@@ -74,11 +74,13 @@ class ManifestReader:
     def read(self, tree: Tree) -> Catalog:
         """The catalog of a tree. A tree whose files are all known costs a comparison of the listings."""
         entries = tree.entries
-        for known in self._revisions:
-            if known.entries is entries or known.entries == entries:
-                self._revisions.remove(known)
-                self._revisions.appendleft(known)
-                return known.catalog
+        same = (known for known in self._revisions if known.entries is entries)
+        equal = (known for known in self._revisions if known.entries == entries)
+        known = next(same, None) or next(equal, None)
+        if known is not None:
+            self._revisions.remove(known)
+            self._revisions.appendleft(known)
+            return known.catalog
         revision = _Revision(entries)
         revision.catalog = _Reading(self, tree, revision).catalog()
         self._revisions.appendleft(revision)
@@ -110,7 +112,7 @@ class ManifestReader:
         key = (path, tree.entries[path].blob)
         if key not in now.sealed:
             remembered = next((each.sealed[key] for each in self._revisions if key in each.sealed), None)
-            now.sealed[key] = remembered or look(path, tree.read(path))
+            now.sealed[key] = remembered or _look(tree, path)
         return now.sealed[key]
 
     def _check(self, tree: Tree, path: str, entry: Entry) -> _Checked:
@@ -152,7 +154,7 @@ class _Reading:
         found = check(
             [each for each in drafts if each.app.name],
             Surroundings(
-                files=self._tree.entries.keys(),
+                files=self._tree.entries,
                 manifests=frozenset(paths),
                 names=claimed | {name for name in near.values() if name},
                 fleet=fleet[1],
@@ -245,6 +247,14 @@ class _Reading:
                 Problem(path, 1, 1, f"a folder holds one manifest, this one holds {names}", checked[path].name)
             )
         return twins
+
+
+def _look(tree: Tree, path: str) -> Sealed:
+    entry = tree.entries[path]
+    if entry.size > LARGEST_FILE:  # the tree refuses to read it
+        message = f"the file has {entry.size} bytes; at most {LARGEST_FILE} are allowed"
+        return Sealed(problems=(Problem(path, 1, 1, message),))
+    return look(path, tree.read(path))
 
 
 def _read(tree: Tree, path: str, entry: Entry) -> tuple[Document, bytes]:

@@ -209,6 +209,16 @@ def test_too_large_a_manifest_is_not_even_read(reader: ManifestReader) -> None:
     assert tree.reads == []
 
 
+def test_files_that_no_tree_reads(reader: ManifestReader) -> None:
+    text = "kind: App\nimage: x\nfiles: [{source: big, target: /big}]\nsecrets: {file: s.sops.yaml}\n"
+    tree = MemoryTree({"a/app.yaml": text, "a/big": b"x" * 2_000_000, "a/s.sops.yaml": b"sops: ENC[" * 200_000})
+    assert [str(problem) for problem in reader.read(tree).problems] == [
+        "a/app.yaml:3:18: a/big has 2000000 bytes; at most 1048576 can be mounted; use a volume",
+        "a/s.sops.yaml:1:1: the file has 2000000 bytes; at most 1048576 are allowed",
+    ]
+    assert tree.reads == ["a/app.yaml"]
+
+
 def test_what_has_not_changed_is_not_read_again() -> None:
     reader = ManifestReader(schema.load_all())
     files = {
@@ -246,7 +256,7 @@ def test_old_revisions_are_forgotten_in_the_end() -> None:
     reader = ManifestReader(schema.load_all())
     first = MemoryTree({"apps/a/app.yaml": "kind: App\nimage: x:0\n"})
     reader.read(first)
-    for number in range(1, 20):
+    for number in range(1, 40):
         reader.read(MemoryTree({"apps/a/app.yaml": f"kind: App\nimage: x:{number}\n"}))
     first.reads.clear()
     assert reader.read(first).apps["a"].image == "x:0"
