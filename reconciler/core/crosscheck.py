@@ -244,9 +244,7 @@ def _files(entry: _Entry, around: Surroundings) -> None:
             continue
         size = around.files[source].size
         if size > LARGEST_FILE:
-            entry.blame(
-                node, f"{source} has {size} bytes; at most {LARGEST_FILE} are mounted; use an image or a volume"
-            )
+            entry.blame(node, f"{source} has {size} bytes; at most {LARGEST_FILE} can be mounted; use a volume")
 
 
 def _exists(entry: _Entry, node: Node, path: str, around: Surroundings) -> bool:
