@@ -15,6 +15,7 @@ from reconciler import schema
 from reconciler.core.convert import as_bool, as_int, as_seconds, as_text, as_texts, given
 from reconciler.core.model import Problem
 from reconciler.core.node import Node, in_order
+from reconciler.core.policy import Policy
 from reconciler.errors import InvalidSettings
 
 _SCP_LIKE = re.compile(r"[^/:]+:")  # user@host:path, as git tells it from a path
@@ -84,18 +85,6 @@ class Sops:
     command: str = "sops"
     age_key: Path | None = None
     """None: the systemd credential ``age.key`` where there is one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What this host permits, whatever the repository says."""
-
-    registries: tuple[str, ...] = ()
-    """Allowed registries; empty: any."""
-    bind_sources: tuple[str, ...] = ()
-    """Host directories that apps may mount; empty: none."""
-    capabilities: tuple[str, ...] = ()
-    """Capabilities beyond Docker's default set that apps may add."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from reconciler.core.addresses import gateway
 from reconciler.core.desired import Roots
 from reconciler.core.manifest import ManifestReader
 from reconciler.core.model import App, SiteState, Target
-from reconciler.core.policy import Policy
 from reconciler.core.status import HostStatus
 from reconciler.cycle import Cycle, Rules, View, World
 from reconciler.errors import InvalidInput, ReconcilerError
@@ -181,7 +180,7 @@ class Host:
             settings.host,
             self.key,
             Roots(str(settings.state / "files"), str(settings.runtime / "secrets")),
-            Policy(**asdict(settings.policy)),
+            settings.policy,
         )
         vault = SopsVault(settings.sops.command, settings.sops.age_key, on_failure=self.metrics.decrypt_failure)
         targets = Targets(self.source, vault, self.reader.read, place)

@@ -37,7 +37,7 @@ from reconciler.world.source.remote import environment
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_TREES_KEPT = 16
+_TREES_KEPT = 32
 _COMMITS_KEPT = 256
 _STALE_LOCK = 60.0
 _ABBREVIATED = re.compile(r"[0-9a-f]{4,40}\Z")
