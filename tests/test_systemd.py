@@ -271,6 +271,25 @@ def test_a_killed_names_service_is_back_at_once(host: Host) -> None:
     assert host.active("reconciler-names")
 
 
+def test_a_host_that_lost_its_key_goes_on_serving(host: Host) -> None:
+    """Nothing can be decrypted, neither the new version nor the running one: it stays as it is, and is reachable."""
+    before = host.containers()
+    key = "/etc/credstore/reconciler.age.key"
+    host.run("mv", key, f"{key}.lost")
+    try:
+        host.run("systemctl", "restart", "reconciler")
+        eventually(
+            lambda: "AgeKeyMissing" in host.run("reconciler", "status", check=False), within=30, what="it says why"
+        )
+        assert host.get() == "200 a shop"
+        assert host.containers() == before
+        assert host.run("docker", "exec", before[0], "cat", "/run/secrets/token") == "of-the-shop"
+    finally:
+        host.run("mv", f"{key}.lost", key)
+        host.run("systemctl", "restart", "reconciler")
+        host.wait_until_converged()
+
+
 @pytest.mark.timeout(200)
 def test_after_a_power_cut_the_shop_is_back(host: Host) -> None:
     """Secrets were in memory and are gone; the engine cannot start the containers before they are there again."""
