@@ -112,7 +112,7 @@ class PrivateEngine:
             client.api.import_image_from_data(
                 archive, repository=tag.rpartition(":")[0], tag=tag.rpartition(":")[2], changes=list(changes)
             )
-            return str(client.api.inspect_image(tag)["Id"])
+            return str(client.images.get(tag).id)
         finally:
             client.close()
 
