@@ -27,6 +27,7 @@ from reconciler.core import actions as act
 from reconciler.core import serialise
 from reconciler.core.backoff import Backoff
 from reconciler.core.model import (
+    Blocked,
     Catalog,
     Commit,
     Container,
@@ -37,7 +38,7 @@ from reconciler.core.model import (
     SiteState,
     Target,
 )
-from reconciler.core.plan import Plan, Wanted, plan, retiring, watch_list
+from reconciler.core.plan import PRUNE_BLOCKED, Plan, Wanted, plan, refused_removals, retiring, watch_list
 from reconciler.core.policy import belongs
 from reconciler.core.rollout import Timing
 from reconciler.core.site import Generation
@@ -204,12 +205,15 @@ class Cycle:
         catalog = phases.time("parse", lambda: self._catalog(commit.sha))
         engine = phases.time("observe", world.engine.observe)
         targets = phases.time("resolve", lambda: self._targets.build(commit.sha, catalog, engine, memory))
+        before = self._before(targets, engine, memory)
+        refused = refused_removals(Wanted(commit.sha, catalog, targets, "", before=before), engine.containers, memory)
+        if refused is not None:  # with all that belongs to them: their routes, and repairs
+            targets |= self._targets.held(refused[0], Blocked(PRUNE_BLOCKED, refused[1]), engine, memory)
         observed = phases.time("observe", lambda: self._observe(targets, engine))
         generation = Generation("", ())
         if observed.site is not None:
             site = observed.site
             generation = phases.time("resolve", lambda: self._render_site(targets, site))
-        before = self._before(targets, engine, memory)
         wanted = Wanted(commit.sha, catalog, targets, generation.id, generation.files, before)
         made = phases.time(
             "plan", lambda: plan(wanted, observed, memory, self._rules.subnet, world.clock(), self._rules.timing)

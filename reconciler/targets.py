@@ -63,6 +63,11 @@ class Targets:
                 targets[name] = Target(name, self._fallback(name, engine, memory, owned), blocked)
         return targets
 
+    def held(self, names: Iterable[str], why: Blocked, engine: EngineState, memory: Memory) -> dict[str, Target]:
+        """Targets that keep apps as they are, although the repository no longer names them."""
+        owned = _owned(engine)
+        return {name: Target(name, self._fallback(name, engine, memory, owned), why) for name in names}
+
     def _target(
         self,
         app: App,
@@ -98,11 +103,13 @@ class Targets:
     def _broken(self, catalog: Catalog, owned: Mapping[str, list[Container]]) -> Iterable[tuple[str, Blocked]]:
         """Apps that stay as they are, and why."""
         if catalog.fleet_broken:
-            why = _first(catalog.problems, "fleet.")
+            why = _first(problem for problem in catalog.problems if problem.path.startswith("fleet."))
             yield from ((name, Blocked("InvalidFleet", why)) for name in owned)
         by_path = {c.claim.manifest: name for name, containers in owned.items() for c in containers if c.claim}
         for broken in catalog.broken:
-            why = _first(catalog.problems, broken.path)
+            # What is wrong may stand in another file of the app: its secrets, its settings.
+            apps = {broken.app} - {None}
+            why = _first(each for each in catalog.problems if each.path == broken.path or each.app in apps)
             for name in {broken.app, by_path.get(broken.path)} - {None}:
                 if name is not None and (name in owned or broken.app == name):
                     yield name, Blocked("InvalidManifest", why or f"{broken.path} cannot be used")
@@ -183,9 +190,9 @@ def _image(app: App, engine: EngineState, owned: Mapping[str, list[Container]]) 
     return next((c.image for c in owned.get(app.name, ()) if c.claim and c.claim.image == app.image), None)
 
 
-def _first(problems: Iterable[Problem], path: str) -> str:
-    """The first error whose path begins so, and how many more there are."""
-    errors = [str(problem) for problem in problems if problem.severity == "error" and problem.path.startswith(path)]
+def _first(problems: Iterable[Problem]) -> str:
+    """The first error, and how many more there are."""
+    errors = [str(problem) for problem in problems if problem.severity == "error"]
     if not errors:
         return ""
     return f"{errors[0]} (and {len(errors) - 1} more)" if len(errors) > 1 else errors[0]

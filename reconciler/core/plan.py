@@ -118,9 +118,9 @@ def plan(
     timing = timing or Timing()
     draft = _Draft()
     _host(draft, wanted, observed, memory, now, timing)
-    owned, foreign = _by_app(observed)
+    owned, foreign = _by_app(observed.engine.containers)
     pool = AddressPool(subnet, _used(observed), now)
-    refused = _refused_removals(wanted, owned, memory)
+    refused = refused_removals(wanted, observed.engine.containers, memory)
     for name in _in_order(wanted, {*owned, *memory.applied, *observed.names.names}):
         target = wanted.targets.get(name, Target(name, None))
         facts = Facts(
@@ -146,7 +146,7 @@ def plan(
     if lost:
         draft.faults.append(("ForeignContainers", _lost_text(lost)))
     if refused:
-        draft.faults.append(("PruneBlocked", refused[1]))
+        draft.faults.append((PRUNE_BLOCKED, refused[1]))
     return Plan(
         actions=tuple(draft.actions),
         wake_at=min(draft.wakes, default=None),
@@ -229,7 +229,7 @@ def _step(
         return Step().wait(retry.not_before, retry.reason, retry.message)
     if name not in wanted.targets:
         if refused and name in refused[0]:
-            return Step(stalled=True).say("PruneBlocked", refused[1])
+            return Step(stalled=True).say(PRUNE_BLOCKED, refused[1])
         elsewhere = name in wanted.catalog.apps
         return removal(
             facts, "its hosts do not name this one any more" if elsewhere else "the repository no longer names it"
@@ -247,15 +247,20 @@ def _pull(facts: Facts, step: Step, pull: Pull, memory: Memory) -> Step:
     lane = act.pull_lane(facts.target.name)
     retry = memory.retries.get(lane)
     step.done = False
+    # What is done for the version that runs is said too, but after what holds up the new one.
+    meanwhile = f" ({step.message})" if step.actions and step.message else ""
+    step.message = ""
     if pull.forbidden:
         step.stalled = True
-        return step.say("ImageMissing", f"{pull.reference} is not on this host, and pull_policy is never")
-    if retry is not None and retry.not_before > facts.now:
-        return step.wait(retry.not_before, retry.reason, retry.message)
+        return step.say("ImageMissing", f"{pull.reference} is not on this host, and pull_policy is never{meanwhile}")
+    if retry is not None:
+        step.say(retry.reason, f"{retry.message}{meanwhile}")
+        if retry.not_before > facts.now:
+            return step.wait(retry.not_before, "", "")
     if lane not in memory.busy:
         why = f"{pull.reference} is asked for"
         step.actions.append(act.PullImage(facts.target.name, why, pull.reference, pull.credentials, pull.revision))
-    return step.say("Pulling", f"pulling {pull.reference}; nothing changes before it is here")
+    return step.say("Pulling", f"pulling {pull.reference}; nothing changes before it is here{meanwhile}")
 
 
 def _foreign_text(name: str, containers: tuple[Container, ...]) -> str:
@@ -287,7 +292,7 @@ def _waits_for(target: Target, statuses: Mapping[str, AppStatus], wanted: Wanted
 
 def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStatus:
     target, name = facts.target, facts.target.name
-    blocked = target.blocked
+    blocked = target.blocked if target.pull is None else None
     moving = bool(step.actions or step.wake_at is not None or name in memory.busy) and not step.done
     waits = memory.retries.get(name) or memory.retries.get(act.pull_lane(name))
     health, running, healthy = health_of(facts, moving=moving and blocked is None and waits is None)
@@ -331,14 +336,17 @@ def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStat
 
 # --- which apps -----------------------------------------------------------------------------------------------------
 
+PRUNE_BLOCKED = "PruneBlocked"
 Refusal = tuple[frozenset[str], str]
 
 
-def _by_app(observed: Observed) -> tuple[dict[str, tuple[Container, ...]], dict[str, tuple[Container, ...]]]:
+def _by_app(
+    containers: Iterable[Container],
+) -> tuple[dict[str, tuple[Container, ...]], dict[str, tuple[Container, ...]]]:
     """Containers by app: those we own, and those that claim to be ours and are not."""
     owned: dict[str, tuple[Container, ...]] = {}
     foreign: dict[str, tuple[Container, ...]] = {}
-    for container in observed.engine.containers:
+    for container in containers:
         if container.claim is not None:
             side = owned if container.owned else foreign
             side[container.claim.app] = (*side.get(container.claim.app, ()), container)
@@ -370,9 +378,15 @@ def _in_order(wanted: Wanted, known: AbstractSet[str]) -> list[str]:
     return [*ordered, *sorted(known - ordered.keys())]
 
 
-def _refused_removals(wanted: Wanted, owned: Mapping[str, tuple[Container, ...]], memory: Memory) -> Refusal | None:
-    """Apps that the repository no longer names but that must wait for a person, and why."""
-    gone = {name for name in owned if name not in wanted.targets}
+def refused_removals(wanted: Wanted, containers: Iterable[Container], memory: Memory) -> Refusal | None:
+    """Apps that the repository no longer names but that must wait for a person, and why.
+
+    The answer is the same once those apps have targets that keep them: ``PRUNE_BLOCKED``.
+    """
+    owned, _ = _by_app(containers)
+    # Also those that lost their containers by hand: a refusal must not shrink to something that is allowed.
+    there = owned.keys() | memory.applied.keys()
+    gone = {name for name in there if name not in wanted.targets or _is_held(wanted.targets[name])}
     if not gone:
         return None
     if wanted.catalog.fleet_broken:
@@ -384,7 +398,7 @@ def _refused_removals(wanted: Wanted, owned: Mapping[str, tuple[Container, ...]]
             f"nothing is removed until it is mended"
         )
     # Against what was there before the commit: new apps beside them make a removal no smaller.
-    before = wanted.before | gone if wanted.before else frozenset(owned)
+    before = wanted.before | gone if wanted.before else frozenset(there)
     many = len(gone) > 2 and len(gone) * 2 > len(before)  # noqa: PLR2004  (DESIGN: more than half, and more than two)
     if (many or gone == before) and wanted.revision not in memory.accepted:
         return frozenset(gone), (
@@ -392,6 +406,10 @@ def _refused_removals(wanted: Wanted, owned: Mapping[str, tuple[Container, ...]]
             f"removed until a person accepts it: reconciler accept {wanted.revision[:8]}"
         )
     return None
+
+
+def _is_held(target: Target) -> bool:
+    return target.blocked is not None and target.blocked.reason == PRUNE_BLOCKED
 
 
 def _unreadable(wanted: Wanted, owned: Mapping[str, tuple[Container, ...]]) -> str:

@@ -205,10 +205,21 @@ class Host:
 
     def wait(self, check: Any, *, within: float = 40.0, what: str = "") -> Any:
         try:
-            return eventually(check, within=within, what=what)
+            return eventually(check, within=within, every=0.1, what=what)
         except AssertionError as error:
-            log = self.log.read_text()[-6000:] if self.log.exists() else ""
-            raise AssertionError(f"{error}\nstatus: {json.dumps(self.status(), indent=1)}\nlog:\n{log}") from None
+            raise AssertionError(f"{error}\n{self._story()}") from None
+
+    def _story(self) -> str:
+        """Where everything stands and how it came to that, for whoever reads a failed test."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        log = [line for line in lines if "DEBUG" not in line][-60:]
+        status = self.status() or {"verdict": "no agent answers", "apps": {}}
+        apps = [
+            f"  {name}: {app['sync']} {app['health']} {app['reason']}: {app['message']} {app['revisions']}"
+            for name, app in status["apps"].items()
+        ]
+        containers = [f"  {c['Names']} {c['Status']}" for c in self.client.api.containers(all=True)]
+        return "\n".join(["", status["verdict"], *apps, "containers:", *containers, "log:", *log])
 
     def wait_synced(self, revision: str, *names: str, within: float = 40.0) -> None:
         """Wait until the agent has applied a revision for these apps (default: all)."""
@@ -266,6 +277,17 @@ class Host:
         code, body = self.get("/version", host=f"{name}.example.com")
         assert code == http.client.OK, f"{code} {body}"
         return body
+
+    def fault(self, reason: str) -> str:
+        """What the agent says of a fault of the host itself; empty when there is none for this reason."""
+        faults = (self.status() or {"faults": ()})["faults"]
+        return next((str(message) for known, message in faults if known == reason), "")
+
+    def metric(self, series: str) -> float | None:
+        """The value of ``reconciler_SERIES``, labels and all, as the agent tells it."""
+        text = self.get("/metrics", port=self.listen)[1]
+        lines = (line.rpartition(" ") for line in text.splitlines())
+        return next((float(value) for name, _, value in lines if name == f"reconciler_{series}"), None)
 
     def containers(self, name: str = "shop", *, everything: bool = False) -> list[Any]:
         """Our containers of an app, oldest first."""
