@@ -489,6 +489,8 @@ class NameState:
     """Unix time of the last change."""
     answered: tuple[str, ...] | None
     """What dnsmasq answered, sorted; None when it does not answer at all."""
+    answered_since: float = 0.0
+    """Unix time at which the answer was first seen to be what is written; 0 where nobody saw it change."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,10 @@ CRASH_LOOP = 3
 class Timing:
     """Seconds, measured with nginx 1.22 to 1.30 and dnsmasq 2.90."""
 
-    settle: float = 1.3
-    """After the name answers the new set: nginx keeps a resolved name for one second (``valid=1s``)."""
-    names_warm: float = 6.3
+    settle: float = 2.2
+    """After the name answers the new set. ``valid=1s`` lets nginx keep a name for almost two: it counts whole seconds,
+    and what it asked for at 10.0 it still uses at 11.9."""
+    names_warm: float = 7.2
     """A switch is not complete before the names service has been up for so long: nginx asks again only after 5 s."""
     drain_poll: float = 0.25
     """How often connections to a retiring replica are counted."""
@@ -499,7 +500,8 @@ def _settled(facts: Facts, name: NameState, step: Step) -> bool:
     if service.up_since is None or name.answered != name.written:
         step.wait(facts.now + 0.1, "Switching", "waiting until the names service answers the new addresses")
         return False
-    complete_at = max(name.written_at + facts.timing.settle, service.up_since + facts.timing.names_warm)
+    heard_at = max(name.written_at, name.answered_since)
+    complete_at = max(heard_at + facts.timing.settle, service.up_since + facts.timing.names_warm)
     if facts.now < complete_at:
         step.wait(complete_at, "Switching", "waiting until everyone has heard of the new addresses")
         return False

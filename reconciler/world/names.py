@@ -17,7 +17,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ _START = 5.0  # seconds until it answers
 _COME_BACK = 2.0  # seconds until systemd has restarted it
 _STOP = 2.0  # seconds between SIGTERM and SIGKILL
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_LATE = 10.0  # seconds; a file that is older was answered long before we first looked
 _UPSTREAM = re.compile(r"[0-9A-Fa-f.:]+(#[0-9]{1,5})?\Z")
 
 
@@ -63,6 +64,7 @@ class DnsmasqNames:
         self._service = service
         self._pidfile = pidfile
         self._files: dict[str, _File] = {}
+        self._agreed: dict[str, tuple[tuple[str, ...], float]] = {}
 
     # --- files ---
 
@@ -142,11 +144,29 @@ class DnsmasqNames:
         written = self._written()
         asked = sorted(written.keys() | set(names)) or ["reconciler"]  # any name will do to hear whether it answers
         answered = self._ask(asked)
-        states = {
-            name: NameState(*written.get(name, ((), 0.0)), answered.get(name)) for name in written.keys() | set(names)
-        }
+        states = {name: self._state(name, written, answered) for name in written.keys() | set(names)}
+        self._agreed = {name: since for name, since in self._agreed.items() if name in states}
         process = self._pid()
         return NamesState(_started_at(process) if answered and process else None, states)
+
+    def _state(
+        self,
+        name: str,
+        written: Mapping[str, tuple[tuple[str, ...], float]],
+        answered: Mapping[str, tuple[str, ...]],
+    ) -> NameState:
+        """One name, and since when it answers what is written: a busy machine may read the file late."""
+        addresses, written_at = written.get(name, ((), 0.0))
+        answer = answered.get(name)
+        if answer != addresses:
+            self._agreed.pop(name, None)
+            return NameState(addresses, written_at, answer)
+        known = self._agreed.get(name)
+        if known is None or known[0] != addresses:
+            now = time.time()
+            known = (addresses, now if 0 <= now - written_at < _LATE else written_at)
+            self._agreed[name] = known
+        return NameState(addresses, written_at, answer, known[1])
 
     def _ask(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Name -> addresses, without those that got no answer; empty when nobody answers at all."""

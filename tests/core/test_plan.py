@@ -97,7 +97,7 @@ def test_old_is_not_stopped_while_someone_is_connected_but_not_for_ever() -> Non
     assert waiting.actions == ()
     assert waiting.statuses["shop"].reason == "Draining"
     assert waiting.wake_at == pytest.approx(LATER + 10.25)
-    drained = steps(wanted(new), observed, memory, LATER + 5 + 31.4)
+    drained = steps(wanted(new), observed, memory, LATER + 5 + 32.3)
     assert kinds(drained) == ["StopContainer", "RemoveContainer"]
 
 
