@@ -89,7 +89,7 @@ def test_an_error_that_nobody_foresaw_is_an_outcome_too(walk: Walk) -> None:
     def burst(_reference: str, _credentials: object) -> str:
         raise ZeroDivisionError("secret detail")
 
-    walk.engine.pull = burst  # type: ignore[method-assign]
+    walk.engine.pull = burst  # type: ignore[method-assign,assignment]
     walk.apply.start([act.PullImage("shop", "why", "shop:1", None, "r")])
     outcomes = eventually(walk.apply.outcomes)
     error = outcomes[0].error

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from harness.golden import assert_golden
 
+from reconciler.core.policy import Policy
 from reconciler.errors import InvalidSettings
-from reconciler.settings import Docker, NamesService, Nginx, Policy, Repository, Settings, Sops, load_settings
+from reconciler.settings import Docker, NamesService, Nginx, Repository, Settings, Sops, load_settings
 
 CASES = sorted((Path(__file__).parent / "settings").glob("*.yaml"))
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from harness.host import Host
 
@@ -121,7 +122,7 @@ def test_apps_find_each_other_by_name_also_while_the_agent_is_down(host: Host) -
 
 
 def test_a_volume_outlives_every_version_and_the_old_one_stops_first(host: Host) -> None:
-    fields = {"volumes": ["data:/data"], "ingress": None}
+    fields: dict[str, Any] = {"volumes": ["data:/data"], "ingress": None}
     host.deploy(**fields)
     assert "Synced" in host.sync()
     host.containers()[0].exec_run(["sh", "-c", "echo kept > /data/row"])
@@ -142,7 +143,7 @@ def test_a_volume_outlives_every_version_and_the_old_one_stops_first(host: Host)
 
 def test_before_deploy_runs_once_before_traffic_moves(host: Host) -> None:
     step = {"command": ["sh", "-c", "echo ran >> /data/log"], "timeout": "20s"}
-    fields = {"volumes": ["data:/data"], "ingress": None, "before_deploy": step}
+    fields: dict[str, Any] = {"volumes": ["data:/data"], "ingress": None, "before_deploy": step}
     host.deploy(**fields)
     host.sync()
     host.deploy(image="shop:2", **fields)
