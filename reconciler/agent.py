@@ -162,7 +162,8 @@ class Agent:
             elif made.wake_at is not None:
                 wait = min(wait, max(0.0, made.wake_at - time.time()))
             self._wake.wait(wait)
-            self._stop.wait(_GAP)
+            # Whoever comes after a quiet time is served at once.
+            self._stop.wait(max(0.0, self._progress + _GAP - time.monotonic()))
 
     def _poller(self) -> None:
         failures = 0

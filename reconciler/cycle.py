@@ -141,7 +141,7 @@ class Cycle:
         self._swept = False
         self._fetch_fault: tuple[str, str] | None = None
         self._last_fetch_at: float | None = None
-        self._since: dict[tuple[str, str], tuple[bool, str, float]] = {}
+        self._standing: dict[str, tuple[AppStatus, AppStatus]] = {}
         self._said: dict[str, tuple[str, str]] = {}
         self._kept = ("", 0.0)
         self.status: HostStatus | None = None
@@ -378,15 +378,16 @@ class Cycle:
             log.warning("the status cannot be kept: %s", error)
 
     def _dated(self, status: AppStatus) -> AppStatus:
-        """With the time at which each condition last changed."""
-        dated = []
-        for condition in status.conditions:
-            key, now = (status.name, condition.type), self._world.clock()
-            was = self._since.get(key)
-            since = was[2] if was and was[:2] == (condition.status, condition.reason) else now
-            self._since[key] = (condition.status, condition.reason, since)
-            dated.append(replace(condition, since=since))
-        return replace(status, conditions=tuple(dated))
+        """With the time at which each condition last changed; the very same value where nothing did."""
+        planned, before = self._standing.get(status.name, (None, None))
+        if before is not None and planned == status:
+            return before
+        now = self._world.clock()
+        since = {(c.type, c.status, c.reason): c.since for c in before.conditions} if before is not None else {}
+        conditions = (replace(c, since=since.get((c.type, c.status, c.reason), now)) for c in status.conditions)
+        dated = replace(status, conditions=tuple(conditions))
+        self._standing[status.name] = (status, dated)
+        return dated
 
     def _say_changes(self, statuses: Mapping[str, AppStatus]) -> None:
         """One log line, and for refusals one history entry, when an app's reason changes."""
@@ -401,8 +402,7 @@ class Cycle:
                 self._record_refusal(name, status)
         for name in self._said.keys() - statuses.keys():
             del self._said[name]
-            for key in [key for key in self._since if key[0] == name]:
-                del self._since[key]
+            del self._standing[name]
 
     def _record_refusal(self, name: str, status: AppStatus) -> None:
         reason = f"{status.reason}: {status.message}"

@@ -20,17 +20,17 @@ class AddressPool:
         self._network = ipaddress.IPv4Network(subnet)
         self._first = int(self._network.network_address) + 2  # the first usable one is the gateway
         self._size = self._network.num_addresses - 3
-        self._used = {int(ipaddress.IPv4Address(address)) for address in used}
+        self._used = set(used)  # as text: most plans take none, and need not read hundreds
         self._at = int(now * max(1, self._size // self._ROUND)) % self._size
 
     def take(self) -> str | None:
         """The next free address; None when the subnet is full."""
         for _ in range(self._size):
-            candidate = self._first + self._at
+            candidate = str(ipaddress.IPv4Address(self._first + self._at))
             self._at = (self._at + 1) % self._size
             if candidate not in self._used:
                 self._used.add(candidate)
-                return str(ipaddress.IPv4Address(candidate))
+                return candidate
         return None
 
 
