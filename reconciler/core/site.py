@@ -222,7 +222,9 @@ def _upstreams(hosts: Mapping[str, list[Route]], frontend: Frontend) -> Iterator
         yield f"upstream {_upstream(app, port)} {{"
         yield f"    {_APP_MARKER}{app}"
         yield f"    zone {_upstream(app, port)} 64k;"
-        yield from _resolver(frontend)
+        # No request waits for this one. After a failure nginx looks again only when as long has passed once more: with
+        # 30 s it was blind for 28 s after an outage of 33.
+        yield from _resolver(frontend, 1)
         # max_fails=0: who takes traffic is decided by health checks; one poisonous request to each replica must not
         # take them all away from everybody.
         yield f"    server {app}:{port} resolve max_fails=0;"
@@ -244,9 +246,10 @@ def _proxy_pass(route: Route, site: SiteState) -> Iterator[str]:
         yield f"        proxy_pass http://$reconciler_app:{route.ingress.port};"
 
 
-def _resolver(frontend: Frontend) -> Iterator[str]:
+def _resolver(frontend: Frontend, timeout: int) -> Iterator[str]:
+    # valid counts whole seconds: an answer is used for one to two.
     yield f"    resolver {frontend.resolver} valid=1s ipv6=off;"
-    yield "    resolver_timeout 30s;"
+    yield f"    resolver_timeout {timeout}s;"
 
 
 # --- hosts ----------------------------------------------------------------------------------------------------------
@@ -288,7 +291,7 @@ def _server(host: str, routes: list[Route], site: SiteState, frontend: Frontend)
     if not routes:
         return
     if not site.resolve:
-        yield from _resolver(frontend)
+        yield from _resolver(frontend, 30)  # requests wait for a names service that is being restarted
     yield "    proxy_http_version 1.1;"
     yield "    proxy_redirect off;"
     yield "    proxy_connect_timeout 1s;"

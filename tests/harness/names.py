@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.waiting import eventually
@@ -14,6 +17,18 @@ from reconciler.world.names import DnsmasqNames
 
 UPSTREAM = ("127.0.99.99",)
 """Nobody: a test that asks for outside names brings its own resolver."""
+
+
+@contextmanager
+def bridge(address: str) -> Iterator[None]:
+    """A bridge with this address, as Docker makes one for a network."""
+    subprocess.run(["ip", "link", "add", "names-test", "type", "bridge"], check=True, timeout=10)
+    try:
+        subprocess.run(["ip", "address", "add", f"{address}/24", "dev", "names-test"], check=True, timeout=10)
+        subprocess.run(["ip", "link", "set", "names-test", "up"], check=True, timeout=10)
+        yield
+    finally:
+        subprocess.run(["ip", "link", "del", "names-test"], check=True, timeout=10)
 
 
 class NamesLab:

@@ -223,6 +223,7 @@ class Replica(ThreadingHTTPServer):
         self.address, self.label = address, label
         self.released = threading.Event()
         self.stopped = False
+        self._open: set[socket.socket] = set()
         self.last_request = 0.0
         """Unix time."""
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
@@ -240,14 +241,28 @@ class Replica(ThreadingHTTPServer):
         rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
         return sum(row[1] == wanted and row[3] == "01" for row in rows)
 
+    def process_request(self, request: object, client_address: object) -> None:
+        assert isinstance(request, socket.socket)
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: object) -> None:
+        assert isinstance(request, socket.socket)
+        self._open.discard(request)
+        super().shutdown_request(request)
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is nobody's error."""
 
     def stop(self) -> None:
+        """As SIGKILL does: connections that are open are cut."""
         self.stopped = True
         self.released.set()
         self.shutdown()
         self.server_close()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
 
 

@@ -17,7 +17,7 @@ import docker.types
 import pytest
 from harness.disks import SmallDisk
 from harness.engine import PrivateEngine
-from harness.names import UPSTREAM, NamesLab
+from harness.names import UPSTREAM, NamesLab, bridge
 from harness.waiting import eventually
 
 from reconciler.core import dns
@@ -224,19 +224,15 @@ def test_nobody_there_is_seen_at_once(lab: NamesLab) -> None:
 
 def test_a_bridge_that_is_not_there_is_seen_at_once_and_may_come_later() -> None:
     lab = NamesLab(gateway="10.213.7.1")
-    bridge = ["ip", "link", "add", "names-test", "type", "bridge"]
     try:
         lab.names.set("shop", ["10.0.0.1"])
         lab.names.start()
         began = time.monotonic()
         assert lab.names.observe(()).up_since is None
         assert time.monotonic() - began < 0.5
-        subprocess.run(bridge, check=True)
-        subprocess.run(["ip", "address", "add", "10.213.7.1/24", "dev", "names-test"], check=True)
-        subprocess.run(["ip", "link", "set", "names-test", "up"], check=True)
-        assert eventually(lambda: lab.names.observe(()).names["shop"].answered) == ("10.0.0.1",)
+        with bridge(lab.gateway):
+            assert eventually(lambda: lab.names.observe(()).names["shop"].answered) == ("10.0.0.1",)
     finally:
-        subprocess.run(["ip", "link", "del", "names-test"], check=False, stderr=subprocess.DEVNULL)
         lab.destroy()
 
 
