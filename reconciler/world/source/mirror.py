@@ -186,6 +186,11 @@ class Mirror:
 
     def descends(self, new: str, old: str) -> bool:
         """``old`` is ``new`` or one of its ancestors."""
+        try:
+            if old in self._reader.parents(new):  # as it mostly is, and no process has to find out
+                return True
+        except KeyError:
+            raise self.report(f"the commit {new} is missing") from None
         done = self.run("merge-base", "--is-ancestor", old, new)
         if done.code not in {0, 1}:
             raise self.report(gist(done.stderr))

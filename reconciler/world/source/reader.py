@@ -86,7 +86,7 @@ class Reader:
     def contains(self, sha: str) -> bool:
         """The mirror has this object."""
         try:
-            self._read(lambda repo: repo.git.get_object_header(sha))
+            self._read(lambda repo: repo.git.get_object_data(sha))  # as all reads: the header is another process
         except KeyError:
             return False
         return True
@@ -94,6 +94,10 @@ class Reader:
     def commit(self, sha: str) -> Commit:
         """A commit; KeyError when there is none."""
         return self._read(lambda repo: _commit(repo, sha))
+
+    def parents(self, sha: str) -> tuple[str, ...]:
+        """The ids of a commit's parents; KeyError when there is no such commit."""
+        return self._read(lambda repo: _parents(repo, sha))
 
     def blob(self, sha: str) -> bytes:
         """The bytes of a blob that a tree names."""
@@ -156,7 +160,8 @@ class Reader:
 def _commit(repo: git.Repo, sha: str) -> Commit:
     import git  # noqa: PLC0415  (see the module's docstring)
 
-    if repo.odb.info(bytes.fromhex(sha)).type != b"commit":
+    # Not the header alone: that would be another process beside the one that reads the commit.
+    if repo.odb.stream(bytes.fromhex(sha)).type != b"commit":
         raise KeyError(sha)
     found = git.Commit(repo, bytes.fromhex(sha))
     return Commit(
@@ -165,6 +170,12 @@ def _commit(repo: git.Repo, sha: str) -> Commit:
         subject=_line(str(found.summary), 200),
         committed_at=float(found.committed_date),
     )
+
+
+def _parents(repo: git.Repo, sha: str) -> tuple[str, ...]:
+    import git  # noqa: PLC0415  (see the module's docstring)
+
+    return tuple(parent.hexsha for parent in git.Commit(repo, bytes.fromhex(sha)).parents)
 
 
 def _line(text: str, longest: int) -> str:

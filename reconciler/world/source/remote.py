@@ -129,7 +129,8 @@ class Remote:
         Raises:
             Unavailable: With the reason; ``GitFailed`` where git's words are unknown, the mirror's own state included.
         """
-        options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
+        # Maintenance is for a quiet hour: a commit waits for this to end.
+        options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-maintenance"]
         self._git("fetch", *options, *self._served_by, "--", self.url, f"+{self.ref}:{ref}", mirror=into)
 
     def _list(self, pattern: str) -> dict[str, str]:

@@ -44,6 +44,7 @@ class GitSource:
         self._seen, self._trusted = f"seen/{name}", f"trusted/{name}"
         self._renewed_at = -_BETWEEN_RENEWALS
         self._refusal: tuple[str, str, str] | None = None
+        self._untidy = False
 
     def fetch(self) -> Commit:
         """Ask the remote for the branch's tip; fetch only when it moved.
@@ -99,6 +100,7 @@ class GitSource:
         self._mirror.ensure()
         last = self._mirror.at(self._trusted)
         if last is not None and last.sha == tip:
+            self._tidy()
             return last
         trusted = last.sha if last else None
         if tip != self._mirror.ref(self._seen):
@@ -114,7 +116,14 @@ class GitSource:
         log.info("%s is at %s: %s (%s)", self._remote.settings.branch, commit.short, commit.subject, commit.author)
         return commit
 
+    def _tidy(self) -> None:
+        """After a fetch, at the next quiet poll: months of commits are not to stay thousands of small packs."""
+        if self._untidy:
+            self._untidy = False
+            self._mirror.run("gc", "--auto", "--quiet")
+
     def _pull(self) -> str:
+        self._untidy = True
         try:
             self._remote.fetch(self._mirror.path, REFS + self._seen)
         except Unavailable as error:

@@ -11,7 +11,7 @@ from harness.git import ConfigRepository, run_git
 
 from reconciler.errors import InvalidInput, Unavailable
 from reconciler.world.source.making import create
-from reconciler.world.source.mirror import Mirror
+from reconciler.world.source.mirror import _TREES_KEPT, Mirror
 from reconciler.world.source.reader import MirrorDamaged
 
 
@@ -93,13 +93,13 @@ def test_many_threads_read_at_once(mirror: Mirror, repository: ConfigRepository)
 def test_trees_are_kept_and_let_go(mirror: Mirror, repository: ConfigRepository) -> None:
     first = repository.head
     tree = mirror.tree(first)
-    for number in range(16):
+    for number in range(_TREES_KEPT):
         repository.commit({"x": str(number)})
     run_git(mirror.path, "fetch", "--quiet", str(repository.bare), "+main:refs/reconciler/seen/main")
-    for revision in run_git(repository.work, "rev-list", "-15", "HEAD").split():
+    for revision in run_git(repository.work, "rev-list", f"-{_TREES_KEPT - 1}", "HEAD").split():
         mirror.tree(revision)
     assert mirror.tree(first) is tree
-    for revision in run_git(repository.work, "rev-list", "-16", "HEAD").split():
+    for revision in run_git(repository.work, "rev-list", f"-{_TREES_KEPT}", "HEAD").split():
         mirror.tree(revision)
     assert mirror.tree(first) is not tree
 

@@ -102,6 +102,20 @@ def test_nothing_is_fetched_when_nothing_moved(lab: Lab) -> None:
     assert sorted(str(path) for path in lab.mirror.rglob("*")) == before
 
 
+def test_packs_are_put_together_at_a_quiet_poll(lab: Lab) -> None:
+    lab.source.fetch()
+    for name, value in {"fetch.unpackLimit": "1", "gc.autoPackLimit": "1", "gc.autoDetach": "false"}.items():
+        run_git(lab.mirror, "config", name, value)
+    packs = lab.mirror / "objects/pack"
+    for number in range(3):
+        lab.remote.commit({"x": str(number)})
+        lab.source.fetch()
+    assert len(list(packs.glob("*.pack"))) > 2, "nobody waits for it while commits arrive"
+    head = lab.source.fetch()
+    assert len(list(packs.glob("*.pack"))) == 1
+    assert lab.again().trusted() == head
+
+
 def test_another_branch_is_no_rewrite(lab: Lab) -> None:
     lab.source.fetch()
     lab.remote.git("checkout", "--quiet", "--orphan", "stage/eu")
