@@ -236,7 +236,7 @@ class Apply:
             return self._idle.wait_for(lambda: not self._busy, timeout)
 
     def _enqueue(self, chain: _Chain) -> None:
-        slow = isinstance(chain.actions[0], act.PullImage | act.StopContainer | act.LoadSite)
+        slow = isinstance(chain.actions[0], act.PullImage | act.StopContainer)
         (self._slow if slow else self._quick).add(chain)
 
     def _advance(self, chain: _Chain) -> None:

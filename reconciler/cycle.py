@@ -43,7 +43,7 @@ from reconciler.core.policy import belongs
 from reconciler.core.rollout import Timing
 from reconciler.core.site import Generation
 from reconciler.core.status import AppStatus, HostStatus
-from reconciler.errors import Failed, InvalidInput, ReconcilerError, Refused, Unavailable
+from reconciler.errors import Failed, InvalidInput, ReconcilerError, Unavailable
 from reconciler.protocols import Clock, Engine, Files, HistoryEntry, Meter, Names, Prober, Site, Source, Store
 from reconciler.targets import ReadCatalog, Targets
 
@@ -156,9 +156,15 @@ class Cycle:
             Whether the remote answered with something that can be used. If not, the last trusted revision goes on
             and the status says why.
         """
+        error: ReconcilerError | None = None
         try:
             self._world.source.fetch()
-        except (Unavailable, Refused, InvalidInput) as error:
+        except ReconcilerError as failure:
+            error = failure
+        except Exception as failure:
+            log.exception("fetching found an error in the agent itself")
+            error = _internal(failure)
+        if error is not None:
             self._world.meter.record_fetch("failure")
             if self._fetch_fault != (error.reason, str(error)):
                 log.warning("config repository: %s", error)
@@ -178,8 +184,11 @@ class Cycle:
             commit = self.tip()
             view = self.look(commit, phases)
         except ReconcilerError as error:
-            self._report_failure(error, commit, phases)
-            return Plan(faults=((error.reason, str(error)),))
+            return self._report_failure(error, commit, phases)
+        except Exception as error:
+            # Nothing that stands in a repository may stop the agent; the next commit may mend it.
+            log.exception("the walk found an error in the agent itself")
+            return self._report_failure(_internal(error), commit, phases)
         phases.time("apply", lambda: self._apply.start(view.plan.actions))
         self._report(view, phases)
         return view.plan
@@ -211,13 +220,18 @@ class Cycle:
             targets |= self._targets.held(refused[0], Blocked(PRUNE_BLOCKED, refused[1]), engine, memory)
         observed = phases.time("observe", lambda: self._observe(targets, engine))
         generation = Generation("", ())
-        if observed.site is not None:
+        there = {container.claim.app for container in engine.containers if container.owned and container.claim}
+        lost = sorted(n for n, t in targets.items() if n in there and t.desired is None and t.app is None)
+        if observed.site is not None and not (lost and observed.site.loaded):
             site = observed.site
             generation = phases.time("resolve", lambda: self._render_site(targets, site))
         wanted = Wanted(commit.sha, catalog, targets, generation.id, generation.files, before)
         made = phases.time(
             "plan", lambda: plan(wanted, observed, memory, self._rules.subnet, world.clock(), self._rules.timing)
         )
+        if lost and observed.site is not None and observed.site.loaded:
+            text = f"nobody knows the routes of {', '.join(lost)}, so nginx goes on as it is and no route changes"
+            made = replace(made, faults=(*made.faults, ("RoutesUnknown", text)))
         return View(commit, wanted, observed, memory, made)
 
     def _catalog(self, revision: str) -> Catalog:
@@ -286,7 +300,9 @@ class Cycle:
                     self._backoff.succeeded(lane)
                 continue
             self._backoff.failed(lane, outcome.error.reason, str(outcome.error), now)
-            if isinstance(outcome.error, Failed | Refused) and isinstance(action, act.StartReplica | act.RunTask):
+            # A taken port is found after the old version has stopped to make room: it must come back.
+            hopeless = isinstance(outcome.error, Failed) or outcome.error.reason == "PortTaken"
+            if hopeless and isinstance(action, act.StartReplica | act.RunTask):
                 self._quarantine(action, outcome.error, now)
 
     def _quarantine(self, action: act.StartReplica | act.RunTask, error: ReconcilerError, now: float) -> None:
@@ -294,11 +310,13 @@ class Cycle:
         applied = self._world.store.memory().applied.get(action.app)
         if applied is None or applied.fingerprint == action.desired.fingerprint:
             return
-        self._world.store.quarantine(
-            action.app,
-            Quarantined(action.desired.fingerprint, error.reason, str(error), action.desired.revision, now),
-        )
-        self._backoff.succeeded(action.app)
+        entry = Quarantined(action.desired.fingerprint, error.reason, str(error), action.desired.revision, now)
+        try:
+            self._world.store.quarantine(action.app, entry)
+        except ReconcilerError as failure:  # then it waits and is tried again, which finds the same
+            log.warning("%s: the failure cannot be written down: %s", action.app, failure)
+        else:
+            self._backoff.succeeded(action.app)
 
     # -- report -----------------------------------------------------------------------------------------------------
 
@@ -336,7 +354,7 @@ class Cycle:
         )
         world.meter.set_containers(_pids(view.observed.engine.containers))
 
-    def _report_failure(self, error: ReconcilerError, commit: Commit | None, phases: _Phases) -> None:
+    def _report_failure(self, error: ReconcilerError, commit: Commit | None, phases: _Phases) -> Plan:
         """Nothing could be planned. Apps go on as they are; what was known of them is kept, marked unknown."""
         before = self.status
         faults = [(error.reason, str(error))]
@@ -357,6 +375,7 @@ class Cycle:
             ),
             phases,
         )
+        return Plan(faults=tuple(faults))
 
     def _publish(self, status: HostStatus, phases: _Phases) -> None:
         if self.status is None or self.status.verdict != status.verdict:
@@ -374,7 +393,7 @@ class Cycle:
         try:
             self._world.store.save_status(serialise.text(status), status.at)
             self._kept = (status.verdict, status.at)
-        except Unavailable as error:
+        except ReconcilerError as error:
             log.warning("the status cannot be kept: %s", error)
 
     def _dated(self, status: AppStatus) -> AppStatus:
@@ -409,8 +428,17 @@ class Cycle:
         entry = HistoryEntry(self._world.clock(), name, "refused", status.revisions.observed, reason=reason)
         try:
             self._world.store.add(entry)
-        except Unavailable as error:
+        except ReconcilerError as error:
             log.warning("history: %s", error)
+
+
+def _internal(error: Exception) -> Unavailable:
+    """An error that nobody foresaw. Its text is not told: nobody has checked that it holds no secret."""
+    return Unavailable(
+        f"the agent found an error in itself ({type(error).__name__}); apps go on as they are",
+        reason="InternalError",
+        remedy="Its log has the details; please report them",
+    )
 
 
 def verdict(

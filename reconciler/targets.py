@@ -51,6 +51,7 @@ class Targets:
         self._read_catalog = read_catalog
         self._place = place
         self._resolved: dict[tuple[str, str], tuple[tuple[object, ...], DesiredApp]] = {}
+        self._said: dict[str, str] = {}
 
     def build(self, revision: str, catalog: Catalog, engine: EngineState, memory: Memory) -> dict[str, Target]:
         """A target for every app that belongs here, and for every one that stays because its manifest is broken."""
@@ -60,13 +61,13 @@ class Targets:
         targets = {name: self._target(app, tree, revision, engine, memory, owned) for name, app in here.items()}
         for name, blocked in self._broken(catalog, owned):
             if name not in targets:
-                targets[name] = Target(name, self._fallback(name, engine, memory, owned), blocked)
+                targets[name] = self._staying(name, blocked, engine, memory, owned)
         return targets
 
     def held(self, names: Iterable[str], why: Blocked, engine: EngineState, memory: Memory) -> dict[str, Target]:
         """Targets that keep apps as they are, although the repository no longer names them."""
         owned = _owned(engine)
-        return {name: Target(name, self._fallback(name, engine, memory, owned), why) for name in names}
+        return {name: self._staying(name, why, engine, memory, owned) for name in names}
 
     def _target(
         self,
@@ -78,7 +79,7 @@ class Targets:
         owned: Mapping[str, list[Container]],
     ) -> Target:
         def fall_back(blocked: Blocked, pull: Pull | None = None) -> Target:
-            return Target(app.name, self._fallback(app.name, engine, memory, owned), blocked, pull)
+            return replace(self._staying(app.name, blocked, engine, memory, owned), pull=pull)
 
         forbidden = violation(app, self._place.policy)
         if forbidden:
@@ -114,28 +115,33 @@ class Targets:
                 if name is not None and (name in owned or broken.app == name):
                     yield name, Blocked("InvalidManifest", why or f"{broken.path} cannot be used")
 
-    def _fallback(
-        self, name: str, engine: EngineState, memory: Memory, owned: Mapping[str, list[Container]]
-    ) -> DesiredApp | None:
+    def _staying(
+        self, name: str, why: Blocked, engine: EngineState, memory: Memory, owned: Mapping[str, list[Container]]
+    ) -> Target:
         """The version that was healthy last: where the store is lost, the one that the containers say they are of."""
         applied = memory.applied.get(name)
         containers = [c for c in owned.get(name, ()) if c.claim and c.claim.role == "replica"]
         newest = max(containers, key=lambda c: c.created_at, default=None)
         revision = applied.revision if applied else newest.claim.revision if newest and newest.claim else None
+        app: App | None = None
         if revision is None:
-            return None
+            return Target(name, None, why)
         try:
             tree = self._source.tree(revision)
             app = self._read_catalog(tree).apps.get(name)
-            image = None
-            if app is not None:
-                wanted = applied.fingerprint if applied else ""
-                running = (c.image for c in containers if c.claim and c.claim.fingerprint == wanted)
-                image = next(running, None) or _image(app, engine, owned)
-            return self._desired(app, tree, revision, image) if app is not None and image is not None else None
+            if app is None:
+                return Target(name, None, why)
+            wanted = applied.fingerprint if applied else ""
+            running = (c.image for c in containers if c.claim and c.claim.fingerprint == wanted)
+            image = next(running, None) or _image(app, engine, owned)
+            desired = self._desired(app, tree, revision, image) if image is not None else None
+            return Target(name, desired, why, app=app)
         except ReconcilerError as error:
-            log.warning("%s: the applied version at %s cannot be read: %s", name, revision[:8], error)
-            return None
+            said = f"the applied version at {revision[:8]} cannot be read: {error}"
+            if self._said.get(name) != said:
+                self._said[name] = said
+                log.warning("%s: %s", name, said)
+            return Target(name, None, why, app=app)
 
     def _desired(self, app: App, tree: Tree, revision: str, image: str) -> DesiredApp:
         blobs = tuple(tree.entries[path].blob for path in _referred(app))

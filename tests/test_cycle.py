@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from harness.walk import Walk
@@ -182,3 +183,33 @@ def test_conditions_remember_when_they_changed(walk: Walk) -> None:
     kept = walk.store.status()
     assert kept is not None
     assert '"converged"' in kept[0]
+
+
+def test_a_chain_of_a_thousand_dependencies_stops_nobody(walk: Walk) -> None:
+    for number in range(1200):
+        folder = walk.repository / "apps" / f"a{number}"
+        folder.mkdir(parents=True)
+        needs = f"depends_on: [a{number - 1}]\n" if number else ""
+        (folder / "app.yaml").write_text(f"kind: App\nimage: missing/x:1\n{needs}")
+    walk.cycle.fetch()
+    walk.cycle.run()
+    assert walk.cycle.status is not None
+    assert walk.cycle.status.result == "progressing"
+    assert len(walk.cycle.status.apps) == 1200
+
+
+def test_an_error_that_nobody_foresaw_is_told_and_does_not_end_the_walk(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    healthy = walk.engine.observe
+
+    def burst() -> NoReturn:
+        raise ZeroDivisionError("secret detail")
+
+    walk.engine.observe = burst  # type: ignore[method-assign]
+    walk.cycle.run()
+    assert walk.cycle.status is not None
+    assert walk.cycle.status.faults[0][0] == "InternalError"
+    assert "secret detail" not in walk.cycle.status.faults[0][1]
+    walk.engine.observe = healthy  # type: ignore[method-assign]
+    walk.converge()

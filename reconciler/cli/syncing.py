@@ -29,6 +29,7 @@ _AGENT_POLL = 0.3  # seconds
 
 def sync_here(host: Host, options: argparse.Namespace) -> int:
     """Walk until converged, blocked, or out of time."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # meant for an agent: we are looking already
     woken = threading.Event()
     host.wake = lambda _: woken.set()
     cycle, apply, prober = host.cycle, host.apply, host.prober
@@ -65,7 +66,7 @@ def sync_through_agent(host: Host, options: argparse.Namespace) -> int:
     """Tell the running agent to look now, and wait until it has converged."""
     pid = host.lock.holder()
     began = time.time()
-    if pid is not None:
+    if pid:  # 0: it runs, but could not write down who it is; its poll comes soon
         os.kill(pid, signal.SIGHUP)
     progress = _Progress(options)
     deadline = time.monotonic() + options.timeout

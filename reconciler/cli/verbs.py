@@ -210,7 +210,7 @@ def names(options: Options) -> int:
 
 def _decided(host: Host, options: Options, text: str) -> int:
     pid = host.lock.holder()
-    if pid is not None:
+    if pid:  # 0: somebody runs, but could not write down who
         os.kill(pid, signal.SIGHUP)
     text += "; the agent was told" if pid is not None else "; the next sync or agent will act on it"
     print(serialise.text({"message": text}) if options.output == "json" else text)

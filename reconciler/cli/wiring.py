@@ -260,7 +260,8 @@ class SiteRenderer:
 
     def render(self, targets: Mapping[str, Target], site: SiteState) -> site_text.Generation:
         """The generation for these targets."""
-        apps = [t.desired.app for _, t in sorted(targets.items()) if t.desired is not None and t.desired.app.ingress]
+        known = [t.desired.app if t.desired is not None else t.app for _, t in sorted(targets.items())]
+        apps = [app for app in known if app is not None and app.ingress]
         key = replace(site, loaded=None, written=None)
         same = len(apps) == len(self._apps) and all(a is b for a, b in zip(apps, self._apps, strict=True))
         if self._generation is None or key != self._key or not same:

@@ -400,6 +400,8 @@ class Target:
     """Set when ``desired`` is not what the tip says."""
     pull: Pull | None = None
     """Set when the tip's image is not here. Without ``blocked``, ``desired`` is then as provisional as the pull's."""
+    app: App | None = None
+    """The manifest of what runs, where no more than that is known because a secret cannot be read: its routes stay."""
 
 
 # --- observed -------------------------------------------------------------------------------------------------------

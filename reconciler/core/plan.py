@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 
 from reconciler.core import actions as act
 from reconciler.core.addresses import AddressPool
@@ -362,20 +363,16 @@ def _used(observed: Observed) -> list[str]:
 
 def _in_order(wanted: Wanted, known: AbstractSet[str]) -> list[str]:
     """Dependencies first, then by name; what is left over and not wanted comes last."""
-    ordered: dict[str, None] = {}
-
-    def visit(name: str, seen: frozenset[str]) -> None:
-        target = wanted.targets.get(name)
-        if name in ordered or name in seen or target is None:
-            return
-        if target.desired is not None:
-            for dependency in target.desired.app.depends_on:
-                visit(dependency, seen | {name})
-        ordered[name] = None
-
-    for name in sorted(wanted.targets):
-        visit(name, frozenset())
-    return [*ordered, *sorted(known - ordered.keys())]
+    needs = {
+        name: [dependency for dependency in target.desired.app.depends_on if dependency in wanted.targets]
+        for name, target in sorted(wanted.targets.items())
+        if target.desired is not None
+    }
+    try:
+        ordered = dict.fromkeys(TopologicalSorter(needs).static_order())
+    except CycleError:  # no revision has one; versions of several revisions together may
+        ordered = {}
+    return [*ordered, *sorted(wanted.targets.keys() - ordered.keys()), *sorted(known - wanted.targets.keys())]
 
 
 def refused_removals(wanted: Wanted, containers: Iterable[Container], memory: Memory) -> Refusal | None:
