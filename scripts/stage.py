@@ -183,9 +183,12 @@ class Nginx:
         self.prefix = room / "nginx"
         self.prefix.mkdir()
         self.config = self.prefix / "nginx.conf"
+        # Without these it would give the directories of this machine's own nginx to root.
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = "".join(f"  {kind}_temp_path {self.prefix}/{kind};\n" for kind in kinds)
         self.config.write_text(
             f"user root;\npid {self.prefix}/pid;\nerror_log {self.prefix}/error.log;\nevents {{}}\n"
-            f"http {{\n  access_log off;\n  include {sites}/*.conf;\n}}\n"
+            f"http {{\n  access_log off;\n{temporary}  include {sites}/*.conf;\n}}\n"
         )
         self.command = ["nginx", "-p", str(self.prefix)]
 

@@ -49,9 +49,11 @@ class Nginx:
         self.prefix = root
         self.config = root / "nginx.conf"
         (root / "logs").mkdir(parents=True)
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")  # nginx would give the host's own to root
+        temporary = "".join(f"  {kind}_temp_path {root}/{kind};\n" for kind in kinds)
         self.config.write_text(
             f"user root;\npid {root}/pid;\nerror_log {root}/logs/error.log notice;\nevents {{}}\n"
-            f"http {{\n  access_log off;\n  include {sites}/current/*.conf;\n}}\n"
+            f"http {{\n  access_log off;\n{temporary}  include {sites}/current/*.conf;\n}}\n"
         )
         self.command = (*command, "-p", str(root))
 

@@ -66,7 +66,8 @@ class PrivateNginx:
 
     def configure(self, *more: str, include: bool = True) -> None:
         """The host's own configuration; ``more`` stands in its http block."""
-        temporary = [f"{kind}_temp_path {self.root}/temp/{kind};" for kind in ("client_body", "proxy", "fastcgi")]
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")  # nginx would change the host's own
+        temporary = [f"{kind}_temp_path {self.root}/temp/{kind};" for kind in kinds]
         http = ["access_log off;", *temporary, *more, *([include_line(self.state)] if include else [])]
         lines = [
             "user root;",

@@ -24,6 +24,8 @@ class Build:
     prefix: str
     pid: str
     error_log: str
+    temp_paths: tuple[str, ...]
+    """The directives for the directories that this nginx makes and gives to its user, even when it only tests."""
 
 
 class Program:
@@ -58,7 +60,15 @@ class Program:
             if "-p" in self._nginx.command[:-1]:
                 paths["prefix"] = self._nginx.command[self._nginx.command.index("-p") + 1]
             build = Build(
-                tuple(map(int, version.groups())), paths["prefix"], paths["pid-path"], paths["error-log-path"]
+                tuple(map(int, version.groups())),
+                paths["prefix"],
+                paths["pid-path"],
+                paths["error-log-path"],
+                tuple(
+                    f"{kind}_temp_path"
+                    for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+                    if f"--without-http_{kind}_module" not in told.stderr
+                ),
             )
             self._build = (signature, build)
         return self._build[1]

@@ -156,9 +156,12 @@ class NginxSite:
         candidate = self._generations / generation
         with tempfile.TemporaryDirectory(prefix="reconciler-nginx-") as place:
             config = Path(place, "nginx.conf")
+            # Even to test, nginx makes its temporary directories and gives them to the user of its configuration. This
+            # one names none: the workers that run could no longer write a request's body to the real ones.
+            temporary = "".join(f"{name} {place}/{name};\n" for name in self._program.build().temp_paths)
             config.write_text(
                 f"pid {place}/nginx.pid;\nerror_log stderr;\nevents {{}}\n"
-                f'http {{\naccess_log off;\ninclude "{candidate}/*.conf";\n}}\n'
+                f'http {{\naccess_log off;\n{temporary}include "{candidate}/*.conf";\n}}\n'
             )
             told = self._program.test(config)
         if told.code != 0:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from reconciler.core.model import Ingress
 from reconciler.core.site import FILE
 from reconciler.errors import Failed, Unavailable
 from reconciler.world.nginx import NginxSite, include_line
+from reconciler.world.nginx.program import Program
 
 SHOP = app("shop")
 BOTH = (SHOP, app("api"))
@@ -272,6 +275,38 @@ def test_a_quiet_look_starts_no_process(nginx: PrivateNginx, monkeypatch: pytest
 
     monkeypatch.setattr(subprocess, "Popen", forbidden)
     assert nginx.site.observe().loaded == generation.id
+
+
+def test_no_test_changes_who_owns_the_directories_that_nginx_was_built_with(
+    stopped: PrivateNginx, command: str, tmp_path: Path
+) -> None:
+    """A worker writes each body over 16 kB to one; it must still be its own while and after we test."""
+    told = subprocess.run([command, "-V"], capture_output=True, text=True, check=True).stderr
+    built = [Path(path) for path in re.findall(r"--http-\S+-temp-path=(\S+)", told)]
+    (parent,) = {path.parent for path in built}
+    owned = [tmp_path / path.name for path in built]
+    for directory in owned:
+        directory.mkdir(mode=0o700)
+        os.chown(directory, 12_345, 0)
+    wrapper = tmp_path / "nginx"  # in its own mounts, where these stand in for the host's
+    wrapper.write_text(
+        f'#!/bin/sh\nexec unshare --mount sh -ec \'mount --bind {tmp_path} {parent}\nexec {command} "$@"\' sh "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    site = NginxSite(replace(stopped.settings, command=(str(wrapper),)), stopped.state)
+    generation = stopped.render(SHOP)
+    with pytest.raises(Unavailable, match="nginx is not running"):
+        site.load(generation.id, generation.files)
+    assert [directory.stat().st_uid for directory in owned] == [12_345] * len(owned)
+    assert len(owned) == 5
+
+
+def test_an_nginx_that_was_built_without_a_module_is_not_told_of_it(stopped: PrivateNginx, tmp_path: Path) -> None:
+    fake = tmp_path / "nginx"
+    fake.write_text("#!/bin/sh\necho 'nginx/1.26.0 --without-http_scgi_module --without-http_uwsgi_module' >&2\n")
+    fake.chmod(0o755)
+    build = Program(replace(stopped.settings, command=(str(fake),))).build()
+    assert build.temp_paths == ("client_body_temp_path", "proxy_temp_path", "fastcgi_temp_path")
 
 
 def test_an_upgraded_program_is_asked_again(stopped: PrivateNginx, tmp_path: Path) -> None:
