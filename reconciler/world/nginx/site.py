@@ -65,7 +65,7 @@ class NginxSite:
         ``loaded`` is empty where nginx answers, but with no generation of ours.
 
         Raises:
-            Unavailable: reason ``NginxMissing``.
+            Unavailable: reason ``NginxMissing``, or ``CertificatesUnreadable`` at the start.
         """
         build = self._program.build()
         digests = self._certificates.usable()
