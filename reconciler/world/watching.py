@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,8 +18,16 @@ log = logging.getLogger(__name__)
 
 _LOOK = 1_000
 """Milliseconds between two looks whether a watched directory was replaced: inotify stays with the old one."""
-_STEP = 100
-"""Milliseconds without a change that end a burst. An idle watcher costs 0.03 s of CPU a minute (at 50: 0.06)."""
+_BURST = 100
+"""Milliseconds without a change that end a burst, such as a checkout of many files."""
+_ATOMIC = 5
+"""The same where each change stands alone."""
+_STEP = 50
+"""Milliseconds between two questions in quiet times. They cost 0.05 s of CPU a minute (at 5: 0.5)."""
+_LIVELY = 60.0
+"""Seconds after a change in which the questions may come faster: somebody is at work."""
+_LONGEST_BURST = 1_600
+"""Milliseconds after which even a burst without end is told."""
 _AGAIN = 10.0
 """Seconds until a watcher that failed tries again."""
 
@@ -35,10 +44,15 @@ class Watcher:
         ignore: Directories whose changes do not count, such as our own state.
     """
 
+    _burst = _BURST
+    _litter: tuple[str, ...] = ()
+    """Endings of file names whose changes say nothing."""
+
     def __init__(self, paths: Sequence[Path], wake: Callable[[str], None], ignore: Sequence[Path] = ()) -> None:
         self._paths = tuple(path.absolute() for path in paths)
         self._wake = wake
         self._ignore = tuple(path.absolute() for path in ignore)
+        self._lively_until = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._fault = ""
@@ -75,28 +89,26 @@ class Watcher:
 
     def _watch(self, identities: dict[Path, _Identity]) -> None:
         """Watch until told to stop, or until one of the paths is another one than it was."""
-        import watchfiles  # noqa: PLC0415  (only a local repository is watched; most agents need none of it)
+        # Only a local repository is watched; most agents need none of it. Its backend, because that takes another
+        # step at each call, and does not forget what happens in between.
+        from watchfiles._rust_notify import RustNotify  # noqa: PLC0415
 
         roots = {path if path.is_dir() else path.parent for path, identity in identities.items() if identity}
         if not roots:
             self._stop.wait(_LOOK / 1000)
             return
-        changes = watchfiles.watch(
-            *roots,
-            watch_filter=None,  # the default one hides .git
-            step=_STEP,
-            rust_timeout=_LOOK,
-            yield_on_timeout=True,
-            stop_event=self._stop,
-            raise_interrupt=False,
-        )
-        for batch in changes:
-            self._tell(path for path in sorted({Path(name) for _, name in batch}) if self._counts(path))
-            if {path: _identity(path) for path in self._paths} != identities:
-                return
+        with RustNotify([str(root) for root in roots], False, False, 0, True, False) as watched:
+            while not self._stop.is_set():
+                lively = time.monotonic() < self._lively_until
+                step = self._burst if lively else max(self._burst, _STEP)
+                batch = watched.watch(_LONGEST_BURST, step, _LOOK, self._stop)
+                if isinstance(batch, set):
+                    self._tell(path for path in sorted({Path(name) for _, name in batch}) if self._counts(path))
+                if {path: _identity(path) for path in self._paths} != identities:
+                    return
 
     def _counts(self, changed: Path) -> bool:
-        if any(changed.is_relative_to(directory) for directory in self._ignore):
+        if changed.name.endswith(self._litter) or any(changed.is_relative_to(directory) for directory in self._ignore):
             return False
         for path in self._paths:
             if changed == path or (changed.is_relative_to(path) and ".git" not in changed.relative_to(path).parts):
@@ -106,8 +118,16 @@ class Watcher:
     def _tell(self, changed: Iterable[Path]) -> None:
         names = [str(path) for path in changed]
         if names:
+            self._lively_until = time.monotonic() + _LIVELY
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             self._wake(f"{names[0]}{more} changed")
+
+
+class RefsWatcher(Watcher):
+    """Watches Git's refs, each of which changes at once, when its lock takes its place."""
+
+    _burst = _ATOMIC
+    _litter = (".lock",)  # no ref may be called so
 
 
 def refs_of(url: str) -> tuple[Path, ...]:

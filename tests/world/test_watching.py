@@ -17,7 +17,7 @@ import watchfiles
 from harness.git import ConfigRepository, run_git
 from harness.waiting import eventually
 
-from reconciler.world.watching import Watcher, refs_of
+from reconciler.world.watching import RefsWatcher, Watcher, refs_of
 
 Watch = Callable[..., "queue.Queue[str]"]
 
@@ -26,9 +26,11 @@ Watch = Callable[..., "queue.Queue[str]"]
 def watch() -> Iterator[Watch]:
     watchers: list[Watcher] = []
 
-    def start(*paths: Path, ignore: tuple[Path, ...] = (), probe: Path | None = None) -> queue.Queue[str]:
+    def start(
+        *paths: Path, ignore: tuple[Path, ...] = (), probe: Path | None = None, kind: type[Watcher] = Watcher
+    ) -> queue.Queue[str]:
         reasons: queue.Queue[str] = queue.Queue()
-        watcher = Watcher(paths, reasons.put, ignore)
+        watcher = kind(paths, reasons.put, ignore)
         watcher.start()
         watchers.append(watcher)
         settle(reasons, probe or paths[0])
@@ -160,9 +162,11 @@ def test_commit_push_and_gc_of_a_local_repository(watch: Watch, tmp_path: Path) 
     for url in (str(repository.bare), f"file://{repository.bare}", str(repository.work)):
         paths = refs_of(url)
         assert paths
-        reasons = watch(*paths)
+        reasons = watch(*paths, kind=RefsWatcher)
         repository.commit({"x": url})
-        assert "refs" in reasons.get(timeout=10)
+        reason = reasons.get(timeout=10)
+        assert "refs" in reason
+        assert ".lock" not in reason
         quiet(reasons)
         run_git(repository.bare, "gc", "--quiet")
         repository.commit({"x": url + "2"})
