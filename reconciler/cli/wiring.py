@@ -222,7 +222,7 @@ class Host:
         """The loop, and what wakes it."""
         from reconciler.world.events import EngineEvents
         from reconciler.world.listener import Listener
-        from reconciler.world.watching import Watcher, refs_of
+        from reconciler.world.watching import RefsWatcher, Watcher, refs_of
 
         agent = Agent(self.cycle, self.apply, Rhythm(self.settings.repository.interval), notify)
         self.wake = agent.wake
@@ -236,7 +236,7 @@ class Host:
         else:
             local = refs_of(self.settings.repository.url)
             if local:
-                wakers.append(Watcher(local, agent.poll))
+                wakers.append(RefsWatcher(local, agent.poll))
         return agent, wakers
 
     def _frontend(self) -> site_text.Frontend:
