@@ -1,7 +1,8 @@
 """An agent that has nothing to do: memory and CPU of the real process, as the kernel counts them.
 
-Fifty apps run, each with a health check over HTTP that is asked every five seconds, and the remote is asked every
-ten. Nobody scrapes. CPU of the commands that it starts (git) is counted apart.
+Fifty apps have run for some minutes, each with a health check over HTTP that is asked every five seconds. The remote,
+a local path, is watched, and asked every ten seconds. Nobody scrapes. CPU of the commands that it starts (git) is
+counted apart.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from bench.measure import Usage, table
 
 _APPS = 50
 _SECONDS = 180.0
-_SETTLE = 30.0
+_SETTLE = 150.0
+"""Containers younger than two minutes are looked at more closely; a minute after a push the refs are, too."""
 
 
 def main() -> None:
