@@ -38,6 +38,11 @@ from reconciler.core.units import size
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 """An app's name: a DNS label that leaves room for what is made of it."""
 
+_RESERVED = {
+    "unix": "nginx takes http://unix:8080 for a socket file",
+    "localhost": "every program takes it for itself",
+}
+
 SECRETS_TARGET = "/run/secrets"
 _LEAST_MEMORY = 6 * 1024 * 1024  # the engine refuses less
 _LAST_PORT = 65_535
@@ -136,6 +141,7 @@ class _Drafting:
 
     def check(self, app: App) -> None:
         """What concerns several keys."""
+        self._check_name()
         self._check_targets()
         self._check_sources(app)
         self._check_ports(app)
@@ -241,6 +247,11 @@ class _Drafting:
             case ["command"] if node is not None:
                 return Health("command", command=self.command(node.fields["command"]), **common)
         return Health("tcp", port=port, **common) if port else Health("engine", **common)
+
+    def _check_name(self) -> None:
+        if self._name in _RESERVED:
+            why = f"no app can be called {self._name!r}, as {_RESERVED[self._name]}"
+            self._problem(self._root.at("name") or self._root, f"{why}; give another 'name'")
 
     def _check_targets(self) -> None:
         root = self._root
