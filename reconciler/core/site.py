@@ -221,7 +221,8 @@ def _upstreams(hosts: Mapping[str, list[Route]], frontend: Frontend) -> Iterator
         yield ""
         yield f"upstream {_upstream(app, port)} {{"
         yield f"    {_APP_MARKER}{app}"
-        yield f"    zone {_upstream(app, port)} 64k;"
+        # 64k take some 60 replicas, and nginx quietly does without the others.
+        yield f"    zone {_upstream(app, port)} 256k;"
         # No request waits for this one. After a failure nginx looks again only when as long has passed once more: with
         # 30 s it was blind for 28 s after an outage of 33.
         yield from _resolver(frontend, 1)

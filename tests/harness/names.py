@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.waiting import eventually
@@ -50,16 +50,22 @@ class NamesLab:
     def pid(self) -> int:
         return int(self.pidfile.read_text())
 
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Kill dnsmasq, where it runs, and wait until it has gone."""
-        try:
-            pid = self.pid()
-            if os.fsencode(str(self.directory)) not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return
-            os.kill(pid, number)
-        except (OSError, ValueError):
-            return
-        eventually(lambda: self.names.observe(()).up_since is None, what="dnsmasq has gone")
+    def kill(self) -> None:
+        """Kill dnsmasq, and the children that it has for TCP connections, and wait until they have gone."""
+        killed = self.processes()
+        for process in killed:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        eventually(lambda: not any(map(_lives, killed)), every=0.01, what="dnsmasq has gone")
+
+    def processes(self) -> list[int]:
+        wanted = os.fsencode(f"--hostsdir={self.directory}")
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                if wanted in entry.read_bytes().split(b"\0"):
+                    found.append(int(entry.parts[2]))
+        return found
 
     def switch(self, name: str, *addresses: str) -> None:
         """Set a name and wait until it is answered."""
@@ -73,3 +79,11 @@ class NamesLab:
     def destroy(self) -> None:
         self.kill()
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    """A zombie does not: its sockets are closed."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return False

@@ -108,6 +108,15 @@ def test_a_name_can_be_switched_emptied_and_forgotten(up: NamesLab) -> None:
     up.names.forget("shop")
 
 
+def test_it_says_since_when_an_answer_is_the_one_that_is_written(up: NamesLab) -> None:
+    up.switch("shop", "10.0.0.1")
+    first = up.names.observe(()).names["shop"]
+    assert first.written_at <= first.answered_since <= time.time()
+    assert up.names.observe(()).names["shop"].answered_since == first.answered_since
+    up.switch("shop", "10.0.0.2")
+    assert up.names.observe(()).names["shop"].answered_since > first.answered_since
+
+
 def test_the_same_addresses_again_are_no_change(up: NamesLab) -> None:
     up.names.set("shop", ["10.0.0.1", "10.0.0.2"])
     before = up.names.observe(()).names["shop"].written_at
@@ -287,6 +296,22 @@ def test_a_dead_one_is_started_and_knows_everything(up: NamesLab) -> None:
     assert up.names.observe(()).names["shop"].answered is None
     up.names.start()
     assert up.names.observe(()).names["shop"].answered == ("10.0.0.1",)
+
+
+def test_a_killed_one_whose_child_keeps_the_port_is_started() -> None:
+    with bridge("10.213.9.1"):
+        lab = NamesLab(gateway="10.213.9.1")
+        try:
+            lab.names.start()
+            with socket.create_connection((lab.gateway, 53), timeout=5):
+                eventually(lambda: len(lab.processes()) == 2, what="a child serves the connection")
+                os.kill(lab.pid(), signal.SIGKILL)
+                eventually(lambda: lab.names.observe(()).up_since is None)
+                assert len(lab.processes()) == 1
+                lab.names.start()
+            assert lab.names.observe(()).up_since is not None
+        finally:
+            lab.destroy()
 
 
 def test_one_that_hangs_is_replaced(up: NamesLab) -> None:

@@ -12,31 +12,24 @@ import ipaddress
 import logging
 import os
 import re
-import secrets
-import select
-import signal
-import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler import disk, settings
-from reconciler.core import dns
 from reconciler.core.model import NamesState, NameState
 from reconciler.errors import InvalidInput, Unavailable
 from reconciler.process import run
+from reconciler.world.names import processes
+from reconciler.world.names.asking import PORT, Resolver
 
 log = logging.getLogger(__name__)
 
-_PORT = 53
-_AT_ONCE = 50  # questions; more could overflow a socket's buffer
-_PATIENCE = 0.3  # seconds for an answer, before the question is asked again
-_ATTEMPTS = 3
 _BLIND = 1.2  # seconds after which file and answer must agree; dnsmasq needs 0.06
 _START = 5.0  # seconds until it answers
 _COME_BACK = 2.0  # seconds until systemd has restarted it
-_STOP = 2.0  # seconds between SIGTERM and SIGKILL
+_ANY = "reconciler"  # any name will do to hear whether somebody answers
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _LATE = 10.0  # seconds; a file that is older was answered long before we first looked
 _UPSTREAM = re.compile(r"[0-9A-Fa-f.:]+(#[0-9]{1,5})?\Z")
@@ -61,6 +54,7 @@ class DnsmasqNames:
     def __init__(self, directory: Path, gateway: str, service: settings.NamesService, pidfile: Path) -> None:
         self._directory = directory
         self._gateway = gateway
+        self._resolver = Resolver(gateway)
         self._service = service
         self._pidfile = pidfile
         self._files: dict[str, _File] = {}
@@ -142,12 +136,12 @@ class DnsmasqNames:
         answers at our address.
         """
         written = self._written()
-        asked = sorted(written.keys() | set(names)) or ["reconciler"]  # any name will do to hear whether it answers
-        answered = self._ask(asked)
+        asked = sorted(written.keys() | set(names)) or [_ANY]
+        answered = self._resolver.ask(asked)
         states = {name: self._state(name, written, answered) for name in written.keys() | set(names)}
         self._agreed = {name: since for name, since in self._agreed.items() if name in states}
         process = self._pid()
-        return NamesState(_started_at(process) if answered and process else None, states)
+        return NamesState(processes.started_at(process) if answered and process else None, states)
 
     def _state(
         self,
@@ -168,37 +162,11 @@ class DnsmasqNames:
             self._agreed[name] = known
         return NameState(addresses, written_at, answer, known[1])
 
-    def _ask(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Name -> addresses, without those that got no answer; empty when nobody answers at all."""
-        answers: dict[str, tuple[str, ...]] = {}
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
-            try:
-                # From the gateway's address: where the bridge is missing this fails at once, and no question leaves
-                # the host by its default route.
-                channel.bind((self._gateway, 0))
-                channel.connect((self._gateway, _PORT))
-                for start in range(0, len(names), _AT_ONCE):
-                    heard = _exchange(channel, names[start : start + _AT_ONCE])
-                    if not heard:
-                        break
-                    answers |= heard
-            except OSError:  # refused: nobody listens
-                return {}
-        return answers
-
     def _agrees(self) -> bool:
-        """It answers, and what it answers is what is written."""
-        state = self.observe(())
-        answers = self._ask(["reconciler"])
-        return bool(answers) and all(name.answered == name.written for name in state.names.values())
-
-    def _has_gateway(self) -> bool:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
-            try:
-                channel.bind((self._gateway, 0))
-            except OSError:
-                return False
-        return True
+        """It answers, and what it answers is what is written. Remembers nothing: ``observe`` may run beside it."""
+        written = self._written()
+        answered = self._resolver.ask(sorted(written) or [_ANY])
+        return bool(answered) and all(answered.get(name) == addresses for name, (addresses, _) in written.items())
 
     # --- the process ---
 
@@ -221,17 +189,19 @@ class DnsmasqNames:
                 or ``CommandMissing``.
         """
         self.prepare()
-        running = self._pid() or self._search()
-        if running is not None:
+        running = self._search()
+        if running:
             if _within(_BLIND, self._agrees):
-                self._pidfile.write_text(f"{running}\n")  # somebody may have removed it
+                if self._pid() is None:  # somebody has removed it
+                    self._pidfile.write_text(f"{running[0]}\n")
                 return
-            log.warning("dnsmasq (process %d) does not answer what is written: it is restarted", running)
-            _stop(running)
+            log.warning("dnsmasq (process %d) does not answer what is written: it is restarted", running[0])
+            for pid in running:
+                processes.stop(pid)
         if self._service.start:
             self._spawn()
         patience = _START if self._service.start else _COME_BACK
-        if self._has_gateway() and not _within(patience, lambda: bool(self._ask(["reconciler"]))):
+        if self._resolver.is_here() and not _within(patience, lambda: bool(self._resolver.ask([_ANY]))):
             if self._service.start:
                 raise Unavailable(
                     f"the names service was started but does not answer at {self._gateway}; {self._log_tail()}",
@@ -284,7 +254,8 @@ class DnsmasqNames:
             return
         if "in use" in done.stderr:
             raise Unavailable(
-                f"the names service cannot listen at {self._gateway}, port {_PORT}: {_holder(self._gateway)} does",
+                f"the names service cannot listen at {self._gateway}, port {PORT}: "
+                f"{processes.listener(self._gateway, PORT)} does",
                 reason="NamesPortTaken",
                 remedy="Stop that program, or let it listen at other addresses only (dnsmasq: bind-interfaces)",
             )
@@ -312,17 +283,17 @@ class DnsmasqNames:
             return None
         return pid if self._is_ours(pid) else None
 
-    def _search(self) -> int | None:
-        """Our dnsmasq among all processes, where the pid file is lost."""
-        pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-        return next((pid for pid in pids if self._is_ours(pid)), None)
+    def _search(self) -> list[int]:
+        """All processes of our dnsmasq, oldest first.
+
+        It forks for each TCP connection, and a child that outlives a killed parent keeps the port.
+        """
+        ours = filter(self._is_ours, processes.everyone())
+        return sorted(ours, key=lambda pid: processes.started_at(pid) or 0.0)
 
     def _is_ours(self, pid: int) -> bool:
-        try:
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return False
-        return os.fsencode(f"--hostsdir={self._directory}") in arguments
+        argv = processes.arguments(pid)
+        return f"--hostsdir={self._directory}" in argv and Path(argv[0]).name == Path(self._service.command).name
 
 
 def _content(name: str, addresses: Sequence[str]) -> bytes:
@@ -333,47 +304,6 @@ def _addresses(name: str, content: bytes) -> tuple[str, ...]:
     """Addresses in a file of ours; none where somebody edited it, so that it is written again."""
     addresses = [line.partition(b" ")[0].decode("ascii", "replace") for line in content.splitlines()]
     return tuple(addresses) if content == _content(name, addresses) else ()
-
-
-def _exchange(channel: socket.socket, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Ask for some names at once, and again for those that got no answer."""
-    answers: dict[str, tuple[str, ...]] = {}
-    base = secrets.randbelow(0x10000 - len(names))
-    pending = {base + number: name for number, name in enumerate(names)}
-    for _ in range(_ATTEMPTS):
-        for identity, name in pending.items():
-            channel.send(dns.question(identity, name))
-        deadline = time.monotonic() + _PATIENCE
-        while pending and (left := deadline - time.monotonic()) > 0:
-            channel.settimeout(left)
-            try:
-                answer = dns.answer(channel.recv(65_535))
-            except TimeoutError:
-                break
-            if answer is not None and pending.get(answer.identity) == answer.name:
-                answers[pending.pop(answer.identity)] = answer.addresses
-    return answers
-
-
-def _started_at(pid: int) -> float | None:
-    """Unix time of a process's start, by the clock as it stands now: it may have jumped since."""
-    try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, IndexError):
-        return None
-    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
-
-
-def _stop(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        handle = os.pidfd_open(pid)
-        try:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                signal.pidfd_send_signal(handle, number)
-                if select.select([handle], [], [], _STOP)[0]:
-                    return
-        finally:
-            os.close(handle)
 
 
 def _within(seconds: float, check: Callable[[], bool]) -> bool:
@@ -388,20 +318,3 @@ def _is_closed(path: Path) -> bool:
         return not path.stat().st_mode & 0o001
     except OSError:
         return False
-
-
-def _holder(address: str) -> str:
-    """Who listens at the address, or at all of them, on the port of DNS."""
-    raw = int.from_bytes(ipaddress.IPv4Address(address).packed, "little")
-    wanted = {f"{raw:08X}:{_PORT:04X}", f"{0:08X}:{_PORT:04X}", f"{0:032X}:{_PORT:04X}"}
-    sockets = set()
-    for table in ("udp", "udp6", "tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            rows = (line.split() for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:])
-            sockets |= {f"socket:[{row[9]}]" for row in rows if row[1] in wanted}
-    for handle in Path("/proc").glob("[0-9]*/fd/*"):
-        with contextlib.suppress(OSError):
-            if str(handle.readlink()) in sockets:
-                pid = handle.parts[2]
-                return f"{Path('/proc', pid, 'comm').read_text().strip()} (process {pid})"
-    return "another program"
