@@ -95,9 +95,6 @@ class Engine(Protocol):
     def pull(self, reference: str, credentials: Credentials | None) -> str:
         """Pull an image and return its id. Failed (``ImageNotFound``, ``RegistryDenied``) when it cannot be had."""
 
-    def remote_digest(self, reference: str, credentials: Credentials | None) -> str:
-        """The digest that the registry has for a tag now, without pulling."""
-
     def resolve_user(self, image: str, user: str | None) -> tuple[int, int]:
         """Numeric user and group that a container of this image runs as."""
 
@@ -105,7 +102,8 @@ class Engine(Protocol):
         """Create a container, its named volumes too, and return its id.
 
         Raises:
-            Refused: ``NameTaken`` where a foreign container holds the name, ``AddressTaken``.
+            Refused: ``NameTaken`` where a foreign container holds the name, ``AddressTaken``, ``ForeignVolume`` where a
+                volume is not this app's, ``BindSourceIsLink`` where a mount would follow a symbolic link.
             Failed: the engine rejects the settings.
         """
 

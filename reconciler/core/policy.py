@@ -37,7 +37,8 @@ class Policy:
     registries: tuple[str, ...] = ()
     """Allowed registries; empty: any."""
     bind_sources: tuple[str, ...] = ()
-    """Host directories that apps may mount, with all below them; empty: none."""
+    """Host directories that apps may mount, with all below them; empty: none. Judged as text here; that no symbolic
+    link leads out of them is seen where the container is created."""
     capabilities: tuple[str, ...] = ()
     """Capabilities beyond Docker's default set that apps may add."""
 

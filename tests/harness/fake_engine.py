@@ -29,7 +29,8 @@ class _Machine:
     registry: dict[str, str] = field(default_factory=dict)
     registries_down: set[str] = field(default_factory=set)
     passwords: dict[str, tuple[str, bytes]] = field(default_factory=dict)
-    volumes: set[str] = field(default_factory=set)
+    volumes: dict[str, str] = field(default_factory=dict)
+    """Name -> owner; empty for a plain one that nobody uses, "?" for one that is not to be had."""
     busy_ports: set[tuple[str, int]] = field(default_factory=set)
     output: dict[str, str] = field(default_factory=dict)
     peers: Counter[str] = field(default_factory=Counter)
@@ -85,10 +86,6 @@ class FakeEngine:
         self._machine.images[normalise(reference)] = identity
         return identity
 
-    def remote_digest(self, reference: str, credentials: Credentials | None) -> str:
-        self._called("remote_digest")
-        return self._ask_registry(reference, credentials)
-
     def resolve_user(self, image: str, user: str | None) -> tuple[int, int]:
         self._called("resolve_user")
         name, _, group = (user or self._machine.users.get(image, "")).partition(":")
@@ -112,7 +109,9 @@ class FakeEngine:
         self._check_address(address, "")
         if spec.image not in machine.images.values():
             raise Unavailable(f"the image of {name} is gone", reason="ImageMissing")
-        machine.volumes |= {mount.source for mount in spec.mounts if mount.kind == "volume"}
+        for volume in (mount.source for mount in spec.mounts if mount.kind == "volume"):
+            if machine.volumes.setdefault(volume, claim.app) not in {"", claim.app}:
+                raise Refused(f"the volume {volume!r} is not given to the app {claim.app!r}", reason="ForeignVolume")
         identity = self._add(name, spec.image, address, {**spec.labels, **ownership.labels(name, claim, self._key)})
         machine.specs[identity] = spec
         self._change(identity, limits=Limits(spec.cpus, spec.memory, spec.pids, spec.restart))
@@ -221,6 +220,10 @@ class FakeEngine:
         identity = self._add(name, _hash("foreign"), address, labels or {})
         self._run(identity, tuple(ports))
         return identity
+
+    def add_volume(self, name: str, *, owner: str = "") -> None:
+        """A volume that was there before; ``owner`` "?" stands for driver options or a foreign container's use."""
+        self._machine.volumes[name] = owner
 
     def labels_of(self, container: str) -> Mapping[str, str]:
         """The labels of a container."""

@@ -14,6 +14,7 @@ from harness.engine import PrivateEngine
 from harness.fake_engine import FakeEngine
 from harness.registry import PASSWORD, USERNAME, Registry
 from reconciler import protocols
+from reconciler.core import ownership
 from reconciler.core.model import Claim, Container, ContainerSpec
 from reconciler.world.containers import DockerEngine
 
@@ -66,6 +67,9 @@ class Lab(Protocol):
         """Let it write lines."""
 
     def volumes(self) -> frozenset[str]: ...
+    def add_volume(self, name: str, *, owner: str = "", elsewhere: bool = False, user: str = "") -> None:
+        """A volume that was there before: an app's, one that leads elsewhere, or one that a foreign container uses."""
+
     def publish(self, name: str, *, password: bool = False) -> str:
         """Put an image into a registry and take it from the engine; its reference."""
 
@@ -138,6 +142,9 @@ class FakeLab:
 
     def volumes(self) -> frozenset[str]:
         return self._fake.volumes
+
+    def add_volume(self, name: str, *, owner: str = "", elsewhere: bool = False, user: str = "") -> None:
+        self._fake.add_volume(name, owner="?" if elsewhere or user else owner)
 
     def publish(self, name: str, *, password: bool = False) -> str:
         reference = f"registry.example.com/{name}"
@@ -249,6 +256,14 @@ class RealLab:
 
     def volumes(self) -> frozenset[str]:
         return self._volumes() - self._others_volumes
+
+    def add_volume(self, name: str, *, owner: str = "", elsewhere: bool = False, user: str = "") -> None:
+        options = {"type": "none", "o": "bind", "device": "/etc"} if elsewhere else None
+        self._api.create_volume(name, driver_opts=options, labels={ownership.OWNER: owner} if owner else None)
+        if user:
+            mounts = [docker.types.Mount("/data", name)]
+            host_config = self._api.create_host_config(mounts=mounts)
+            self._api.create_container(self.image, name=user, host_config=host_config)
 
     def _volumes(self) -> frozenset[str]:
         return frozenset(volume["Name"] for volume in self._api.volumes()["Volumes"] or ())

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from reconciler.core import ownership
 from reconciler.core.model import Claim, ContainerSpec, Credentials, EngineState, Limits, Secret
 from reconciler.errors import Refused
+from reconciler.world.containers import mounts
 from reconciler.world.containers.clients import NOT_FOUND, Answered, Clients
 from reconciler.world.containers.connections import established
 from reconciler.world.containers.explain import Explain, held_address, rejected
-from reconciler.world.containers.images import Images, Progress
+from reconciler.world.containers.images import Images
 from reconciler.world.containers.logs import tail
 from reconciler.world.containers.network import Network
 from reconciler.world.containers.observation import Observation, no_cpu_limit
@@ -85,13 +86,9 @@ class DockerEngine:
 
     # --- images and network
 
-    def pull(self, reference: str, credentials: Credentials | None, progress: Progress | None = None) -> str:
+    def pull(self, reference: str, credentials: Credentials | None) -> str:
         """Pull an image and return its id."""
-        return self._images.pull(reference, credentials, progress)
-
-    def remote_digest(self, reference: str, credentials: Credentials | None) -> str:
-        """The digest that the registry has for a tag now, without pulling."""
-        return self._images.remote_digest(reference, credentials)
+        return self._images.pull(reference, credentials)
 
     def resolve_user(self, image: str, user: str | None) -> tuple[int, int]:
         """Numeric user and group that a container of this image runs as."""
@@ -108,13 +105,14 @@ class DockerEngine:
         from reconciler.world.containers import creation  # noqa: PLC0415  (costs 90 ms; see wire.py)
 
         self._check_address(address)
+        mounts.check_binds(claim, spec.mounts)
         what = creation.arguments(name, claim, spec, self._key)
         secrets = [value for value in spec.environment.values() if isinstance(value, Secret)]
         try:
             with self._clients.speaking(f"create container {name}") as client:
                 for mount in spec.mounts:
-                    if mount.kind == "volume":  # one that exists already is left as it is, labels too
-                        client.create_volume(mount.source, labels={ownership.OWNER: claim.app})
+                    if mount.kind == "volume":
+                        mounts.take_volume(client, claim.app, mount.source, self._key)
                 how = creation.host_config(client, spec, self._network.name, [self._network.gateway, *self._resolvers])
                 where = {self._network.name: client.create_endpoint_config(ipv4_address=address)}
                 created = client.create_container(**what, host_config=how, networking_config={"EndpointsConfig": where})

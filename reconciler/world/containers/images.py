@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import posixpath
+import re
 import secrets
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from reconciler.core.images import registry_of
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 _PULL_TIMEOUT = 600.0  # seconds for a whole pull
 _LEFTOVER = 600.0  # seconds after which a container that only serves to look into an image was left by a crash
 _LARGEST_FILE = 4 * 1024 * 1024  # bytes of /etc/passwd that are read
-
-Progress = Callable[[str], None]
+_LAST_ID = 2**31 - 1  # of users and groups; the engine takes no higher ones either
 
 
 class Images:
@@ -36,25 +36,14 @@ class Images:
 
     # --- registries
 
-    def pull(self, reference: str, credentials: Credentials | None, progress: Progress | None = None) -> str:
+    def pull(self, reference: str, credentials: Credentials | None) -> str:
         """Pull and return the image's id. The engine keeps what it has already when a pull ends early."""
         deadline = time.monotonic() + _PULL_TIMEOUT
         try:
             with self._clients.speaking(f"pull {reference}") as client:
                 for line in client.pull(reference, stream=True, decode=True, auth_config=_auth(credentials)):
                     _check_pull(reference, line, deadline)
-                    if progress is not None and line.get("status"):
-                        progress(" ".join(filter(None, (line.get("id"), line["status"], line.get("progress")))))
                 return str(client.inspect_image(reference)["Id"])
-        except Answered as answer:
-            raise _registry_error(reference, answer, credentials) from answer
-
-    def remote_digest(self, reference: str, credentials: Credentials | None) -> str:
-        """The digest that the registry has for a reference now."""
-        try:
-            with self._clients.speaking(f"ask the registry for {reference}") as client:
-                answer = client.inspect_distribution(reference, auth_config=_auth(credentials))
-                return str(answer["Descriptor"]["digest"])
         except Answered as answer:
             raise _registry_error(reference, answer, credentials) from answer
 
@@ -75,8 +64,9 @@ class Images:
         name, _, group = effective.partition(":")
         if not name:
             return 0, 0
-        if name.isdigit() and group.isdigit():
-            return int(name), int(group)
+        uid, gid = _number(name), _number(group)
+        if uid is not None and gid is not None:
+            return uid, gid
         passwd, groups = self._read_files(image, "/etc/passwd", "/etc/group")
         return find_user(passwd, groups, name, group, image)
 
@@ -111,31 +101,38 @@ def find_user(passwd: str, groups: str, name: str, group: str, image: str) -> tu
         Failed: A name that is not there.
     """
     # As the engine does: the first line wins; a number is never a user's name, but may be a group's.
-    field = 2 if name.isdigit() else 0
-    entry = next((fields for fields in _records(passwd, 4) if fields[field] == name), None)
-    if entry is None and not name.isdigit():
-        raise Failed(
-            f"the image {image} has no user {name!r} in /etc/passwd",
-            reason="UserUnknown",
-            remedy="Write the number instead, or add the user to the image",
-        )
-    uid, gid = (int(entry[2]), int(entry[3])) if entry is not None else (int(name), 0)
+    number = _number(name)
+    entry = next((fields for fields in _records(passwd, 4) if fields[0 if number is None else 2] == name), None)
+    if entry is None and number is None:
+        raise _unknown(image, "user", name, "passwd")
+    uid, gid = (int(entry[2]), int(entry[3])) if entry is not None else (number or 0, 0)
     if not group:
         return uid, gid
     named = next((fields[2] for fields in _records(groups, 3) if group in {fields[0], fields[2]}), group)
-    if not named.isdigit():
-        raise Failed(
-            f"the image {image} has no group {group!r} in /etc/group",
-            reason="UserUnknown",
-            remedy="Write the number instead, or add the group to the image",
-        )
-    return uid, int(named)
+    found = _number(named)
+    if found is None:
+        raise _unknown(image, "group", group, "group")
+    return uid, found
+
+
+def _number(text: str) -> int | None:
+    """A user or group as a number; None for a name, and for a number that no kernel knows."""
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(_LAST_ID))
+    return int(text) if digits and int(text) <= _LAST_ID else None
+
+
+def _unknown(image: str, what: str, name: str, file: str) -> Failed:
+    return Failed(
+        f"the image {image} has no {what} {name!r} in /etc/{file}",
+        reason="UserUnknown",
+        remedy=f"Write the number (up to {_LAST_ID}) instead, or add the {what} to the image",
+    )
 
 
 def _records(text: str, fields: int) -> Iterable[list[str]]:
     for line in text.splitlines():
         record = line.split(":")
-        if len(record) >= fields and record[2].isdigit() and (fields == 3 or record[3].isdigit()):  # noqa: PLR2004
+        if len(record) >= fields and all(_number(each) is not None for each in record[2:fields]):
             yield record
 
 
@@ -191,18 +188,28 @@ _MISSING = (
     "invalid tag format",
     "name invalid",
 )
-_DENIED = ("unauthorized", "no basic auth credentials", "denied", "forbidden", "401", "403")
+_DENIED = re.compile(r"\b(?:unauthorized|no basic auth credentials|denied|forbidden|401|403)\b")
+_ADDRESS = re.compile(r"https?://[^\s\"]+")
+
+
+def _said(reference: str, text: str) -> str:
+    """What is left of an answer without the image's name: ``shop:403`` is not forbidden."""
+    repository = re.sub(r"(?<=[^/]):[^/]*$|@.*$", "", reference)
+    said = _ADDRESS.sub(" ", text.lower())
+    for name in (reference, repository, repository.partition("/")[2]):
+        said = re.sub(rf"(?<![\w/.-]){re.escape(name.lower())}(?![\w-])", " ", said) if name else said
+    return said
 
 
 def _registry_error(reference: str, answer: Answered, credentials: Credentials | None) -> ReconcilerError:
     """Engines of all versions say in words, not in codes, what a registry answered."""
-    registry, text = registry_of(reference), answer.text.lower()
+    registry, text = registry_of(reference), _said(reference, answer.text)
     if answer.reason == "DiskFull":
         return answer
     # First: "lookup HOST: no such host" and "dial tcp ..." may go on with words of the two below.
     if "dial tcp" in text or "lookup " in text or "timeout" in text or "toomanyrequests" in text:
         pass
-    elif any(word in text for word in _DENIED):
+    elif _DENIED.search(text):
         remedy = (
             "Check the user and password in the SOPS file that registry_credentials names"
             if credentials is not None

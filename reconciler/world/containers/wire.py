@@ -54,11 +54,6 @@ class Client(docker.APIClient):
         found: dict[str, Any] = super().inspect_image(image)  # type: ignore[no-untyped-call]
         return found
 
-    def inspect_distribution(self, image: str, auth_config: dict[str, str] | None = None) -> dict[str, Any]:
-        """As the SDK's, which has no types."""
-        found: dict[str, Any] = super().inspect_distribution(image, auth_config)  # type: ignore[no-untyped-call]
-        return found
-
 
 def translate(error: Exception, path: Path, doing: str) -> Exception:
     """An error of the SDK or of the transport below it as one of ours."""

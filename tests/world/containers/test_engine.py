@@ -186,6 +186,20 @@ def test_a_volume_that_was_there_keeps_its_labels(ours: DockerEngine, api: docke
     assert volumes(api)["shop-new"] == {"reconciler.owner": "shop"}
 
 
+def test_a_bind_mount_follows_no_symbolic_link(ours: DockerEngine, image: str, tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to("/etc")
+    (real / "deeper").symlink_to(tmp_path)
+    for source in (link, real / "deeper", real / "deeper" / "real", link / "ssl"):
+        spec = ContainerSpec(image, mounts=(Mount("bind", str(source), "/x", read_only=True),))
+        with pytest.raises(Refused, match=f"mounts {source} of the host") as caught:
+            run(ours, spec)
+        assert caught.value.reason == "BindSourceIsLink"
+        assert str(source.resolve()) in caught.value.message
+    run(ours, ContainerSpec(image, mounts=(Mount("bind", str(real), "/x", read_only=True),)))
+
+
 def test_a_missing_mount_is_named_before_and_at_the_start(ours: DockerEngine, image: str, tmp_path: Path) -> None:
     missing = tmp_path / "secrets"
     spec = ContainerSpec(image, mounts=(Mount("bind", str(missing), "/run/secrets", read_only=True),))

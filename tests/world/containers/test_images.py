@@ -60,15 +60,11 @@ def test_a_pull_tells_its_progress_and_names_the_digest(
     client = engine.client()
     client.api.remove_image("shop:1")
     client.close()
-    lines: list[str] = []
-    image = ours.pull(reference, None, lines.append)
-    assert any("Pulling from team/shop" in line for line in lines)
-    assert any("Pull complete" in line for line in lines)
+    image = ours.pull(reference, None)
     state = ours.observe()
-    digest = ours.remote_digest(reference, None)
-    name = f"{registry.host}/team/shop@{digest}"
+    name = state.digests[image]
+    assert name.startswith(f"{registry.host}/team/shop@sha256:")
     assert (state.images[reference], state.images[name]) == (image, image)
-    assert state.digests[image] == name
     assert ours.pull(name, None) == image, "by digest too"
 
 
@@ -129,7 +125,7 @@ def test_a_password_is_not_kept(ours: DockerEngine, engine: PrivateEngine) -> No
         reference = registry.push(engine, "shop:1", "shop:1")
         ours.pull(reference, (USERNAME, Secret(PASSWORD.encode())))
         with pytest.raises(Failed) as caught:
-            ours.remote_digest(reference, None)
+            ours.pull(reference, None)
         assert caught.value.reason == "RegistryDenied"
     finally:
         registry.destroy()
@@ -221,6 +217,27 @@ def test_every_answer_becomes_one_of_ours(
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("reference", "text", "reason"),
+    [
+        ("registry.example.com/team/403:401", 'Head "https://registry.example.com/v2/team/403/manifests/401": EOF', ""),
+        ("registry.example.com/shop:403", "registry.example.com/shop:403: received unexpected HTTP status: 502", ""),
+        ("registry.example.com/denied:1", "unexpected EOF while registry.example.com/denied:1 was read", ""),
+        ("registry.example.com/shop:4031", "unexpected status for blob 14031", ""),
+        ("registry.example.com/timeout:1", "manifest for registry.example.com/timeout:1 not found", "ImageNotFound"),
+        ("registry.example.com/shop:1", "unexpected HTTP status: 403 Forbidden", "RegistryDenied"),
+        ("4:1", "failed with status code 403", "RegistryDenied"),
+    ],
+)
+def test_an_images_name_is_not_taken_for_an_answer(reference: str, text: str, reason: str) -> None:
+    with ScriptedEngine({"POST /images/create": error(500, text)}) as scripted:
+        ours = DockerEngine(scripted.socket, NETWORK, SUBNET, KEY, ())
+        with pytest.raises(ReconcilerError) as caught:
+            ours.pull(reference, None)
+        ours.close()
+    assert caught.value.reason == (reason or "RegistryUnavailable")
+
+
 def test_who_has_credentials_is_told_where_they_stand() -> None:
     remedies = []
     with ScriptedEngine({"POST /images/create": error(500, "unauthorized")}) as scripted:
@@ -278,6 +295,16 @@ def test_an_image_without_users_takes_numbers_only(ours: DockerEngine, engine: P
     assert ours.resolve_user(image, "1000") == (1000, 0)
     with pytest.raises(Failed, match="has no user 'app'"):
         ours.resolve_user(image, "app")
+
+
+@pytest.mark.parametrize("user", ["99999999999", "2147483648", "1:99999999999", "9" * 5000, "far", "\u0663"])
+def test_a_number_that_no_kernel_knows_is_no_user(user: str) -> None:
+    users = "far:x:99999999999:1:::\n"
+    name, _, group = user.partition(":")
+    with pytest.raises(Failed, match=r"has no (user|group)") as caught:
+        images.find_user(users, "", name, group, "shop:1")
+    assert caught.value.reason == "UserUnknown"
+    assert images.find_user(users, "", "2147483647", "", "shop:1") == (2147483647, 0)
 
 
 def test_a_user_file_may_be_a_link(ours: DockerEngine, engine: PrivateEngine, api: docker.APIClient) -> None:
