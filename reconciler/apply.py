@@ -220,7 +220,8 @@ class Apply:
         with self._lock:
             fresh = [chain for chain in chains.values() if chain.lane not in self._busy and not self._stopped]
             self._busy.update({chain.lane: chain.actions[0].reason for chain in fresh})
-        for chain in fresh:
+        # What people wait for comes first; that all other apps are fine at a new revision too is written down after it.
+        for chain in sorted(fresh, key=lambda chain: isinstance(chain.actions[0], act.RecordApplied)):
             self._enqueue(chain)
 
     def outcomes(self) -> list[Outcome]:
