@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 STOP_WITHIN = 4.0
 """Seconds that a stop may take: five are promised."""
-_GAP = 0.05  # between two walks, so that a burst of Docker events is one look
+_GAP = 0.05  # after a wake, so that a burst of Docker's events is one look; a commit need not wait
 _STUCK = 90.0  # a loop without progress for so long is not fed to the watchdog any more
 _SLOWEST_POLL = 300.0
 _SLOWEST_WALK = 30.0
@@ -72,6 +72,7 @@ class Agent:
         self._rhythm = rhythm
         self._notify = notify
         self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._poll_now = threading.Event()
         self._stop = threading.Event()
         self._progress = time.monotonic()
@@ -92,6 +93,7 @@ class Agent:
         """End soon."""
         self._stop.set()
         self._wake.set()
+        self._hurry.set()
         self._poll_now.set()
 
     def idle_for(self) -> float:
@@ -146,6 +148,7 @@ class Agent:
         ready = False
         while not self._stop.is_set():
             self._wake.clear()
+            self._hurry.clear()
             made = self._cycle.run()
             self._progress = time.monotonic()
             status = self._cycle.status
@@ -162,14 +165,14 @@ class Agent:
             elif made.wake_at is not None:
                 wait = min(wait, max(0.0, made.wake_at - time.time()))
             self._wake.wait(wait)
-            # Whoever comes after a quiet time is served at once.
-            self._stop.wait(max(0.0, self._progress + _GAP - time.monotonic()))
+            self._hurry.wait(_GAP)
 
     def _poller(self) -> None:
         failures = 0
         while not self._stop.is_set():
             self._poll_now.clear()
             failures = 0 if self._cycle.fetch() else failures + 1
+            self._hurry.set()
             self.wake("poll")
             interval = min(max(_SLOWEST_POLL, self._rhythm.interval), self._rhythm.interval * 2.0 ** min(failures, 10))
             self._poll_now.wait(interval * random.uniform(0.9, 1.1))  # noqa: S311  (jitter, not a secret)

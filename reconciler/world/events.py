@@ -27,12 +27,13 @@ _PAUSES = (0.2, 5.0)  # seconds between attempts, doubling from the first to the
 _SECOND = 1_000_000_000  # the engine counts nanoseconds
 
 # No exec_*: each HEALTHCHECK is an exec, and hundreds of them a minute say nothing. No kill, stop, restart: die and
-# start come with them. The engine applies these, so nothing else reaches us.
+# start come with them. No connect: each start begins with one, and whoever looks then waits till the start has ended;
+# what somebody connects by hand, the next look sees in the list. The engine applies these: nothing else reaches us.
 _FILTERS = {
     "type": ["container", "network", "image"],
     "event": [
         *("start", "die", "destroy", "oom", "pause", "unpause", "rename", "update", "health_status"),
-        *("connect", "disconnect"),
+        "disconnect",
         *("pull", "load", "import", "tag", "untag", "delete"),
     ],
 }

@@ -72,7 +72,6 @@ def test_what_happens_to_a_container_wakes_and_invalidates_it(api: docker.APICli
         (lambda: api.unpause(container), "unpause"),
         (lambda: api.update_container(container, mem_limit="64m", memswap_limit="64m"), "update"),
         (lambda: api.disconnect_container_from_network(container, "bridge"), "disconnect"),
-        (lambda: api.connect_container_to_network(container, "bridge"), "connect"),
         (lambda: api.rename(container, "events-new"), "rename"),
         (lambda: api.stop(container, timeout=5), "die"),
         (lambda: api.remove_container(container), "destroy"),
