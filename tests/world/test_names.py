@@ -290,6 +290,51 @@ def test_a_pid_file_that_names_another_process_harms_nobody(lab: NamesLab) -> No
         bystander.kill()
 
 
+def test_a_process_that_only_looks_like_ours_is_let_live(lab: NamesLab) -> None:
+    sleep = ["-c", "import time; time.sleep(60)", f"--hostsdir={lab.directory}"]
+    with subprocess.Popen(["dnsmasq", *sleep], executable=sys.executable) as bystander:
+        lab.names.prepare()
+        lab.pidfile.write_text(f"{bystander.pid}\n")
+        lab.names.start()
+        assert lab.pid() != bystander.pid
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def test_one_whose_program_was_upgraded_under_it_is_still_ours(tmp_path: Path) -> None:
+    installed = shutil.which("dnsmasq")
+    assert installed
+    program = tmp_path / "dnsmasq"
+    shutil.copy(installed, program)
+    lab = NamesLab(service=NamesService(command=str(program)))
+    try:
+        lab.names.start()
+        pid = lab.pid()
+        program.unlink()
+        lab.names.start()
+        assert lab.pid() == pid
+        assert lab.names.observe(()).up_since is not None
+    finally:
+        lab.destroy()
+
+
+def test_ours_is_known_where_we_may_not_trace_others(up: NamesLab) -> None:
+    """As under systemd: the agent is root without that capability, and dnsmasq has another user."""
+    code = (
+        "import os, sys; from reconciler.world.names import processes\n"
+        "try: os.readlink(f'/proc/{sys.argv[1]}/exe')\n"
+        "except PermissionError: print(processes.program(int(sys.argv[1])))\n"
+    )
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-sys_ptrace", sys.executable, "-c", code, str(up.pid())],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert done.stdout == "dnsmasq\n"
+
+
 def test_a_dead_one_is_started_and_knows_everything(up: NamesLab) -> None:
     up.switch("shop", "10.0.0.1")
     up.kill()

@@ -22,6 +22,18 @@ def arguments(pid: int) -> list[str]:
         return []
 
 
+def program(pid: int) -> str:
+    """The name of the program's file, which no process can choose as it can its command line; empty when it is gone."""
+    try:
+        return Path(os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")).name  # noqa: PTH115  (text is needed)
+    except PermissionError:  # it gave up root, and we may not trace others: systemd's unit for the agent is so
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except OSError:
+        pass
+    return ""
+
+
 def everyone() -> Iterator[int]:
     """All process ids."""
     return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _BLIND = 1.2  # seconds after which file and answer must agree; dnsmasq needs 0.06
 _START = 5.0  # seconds until it answers
 _COME_BACK = 2.0  # seconds until systemd has restarted it
+_COMM = 15  # bytes of a program's name that the kernel keeps
 _ANY = "reconciler"  # any name will do to hear whether somebody answers
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _LATE = 10.0  # seconds; a file that is older was answered long before we first looked
@@ -292,8 +293,11 @@ class DnsmasqNames:
         return sorted(ours, key=lambda pid: processes.started_at(pid) or 0.0)
 
     def _is_ours(self, pid: int) -> bool:
-        argv = processes.arguments(pid)
-        return f"--hostsdir={self._directory}" in argv and Path(argv[0]).name == Path(self._service.command).name
+        argv, command = processes.arguments(pid), Path(self._service.command).name
+        if f"--hostsdir={self._directory}" not in argv or Path(argv[0]).name != command:
+            return False
+        program = processes.program(pid)  # the kernel's word: what is ours may be killed
+        return program.startswith("dnsmasq") or program in {command, command[:_COMM]}
 
 
 def _content(name: str, addresses: Sequence[str]) -> bytes:
