@@ -56,6 +56,13 @@ def test_secrets_outlive_the_agent() -> None:
         assert "RuntimeDirectoryPreserve=yes\n" in (ROOT / "systemd" / unit).read_text()
 
 
+def test_the_agent_may_write_what_nginx_t_writes() -> None:
+    """The temporary directories of distributions' packages, and of nginx.org's."""
+    text = (ROOT / "systemd/reconciler.service").read_text()
+    (writable,) = re.findall(r"^ReadWritePaths=(.*)", text, re.MULTILINE)
+    assert {"-/var/log/nginx", "-/var/lib/nginx", "-/var/cache/nginx"} < set(writable.split())
+
+
 # --- into a directory -----------------------------------------------------------------------------------------------
 
 
@@ -233,6 +240,11 @@ def test_a_commit_becomes_a_shop(host: Host) -> None:
     assert "converged" in host.show("reconciler", "StatusText")
 
 
+def test_no_secret_reaches_a_disk_by_way_of_memory(host: Host) -> None:
+    assert host.show("reconciler", "LimitCORE") == "0"
+    assert host.show("reconciler", "MemorySwapMax") == "0"
+
+
 def test_the_watchdog_is_fed(host: Host) -> None:
     fed = host.show("reconciler", "WatchdogTimestampMonotonic")
     eventually(lambda: host.show("reconciler", "WatchdogTimestampMonotonic") != fed, within=30, what="it is fed again")
@@ -302,11 +314,30 @@ def test_after_a_power_cut_the_shop_is_back(host: Host) -> None:
 
 @pytest.mark.timeout(200)
 def test_an_upgrade_keeps_settings_and_containers(host: Host) -> None:
-    before, pid = host.containers(), host.show("reconciler", "MainPID")
+    before, pid, names = host.containers(), host.show("reconciler", "MainPID"), host.show("reconciler-names", "MainPID")
     settings = host.run("cat", "/etc/reconciler/agent.yaml")
     assert "restarted the agent" in host.install()
     assert host.show("reconciler", "MainPID") != pid
+    assert host.show("reconciler-names", "MainPID") == names
+    # No agent finds modules of another version: the old one had ended before the program was moved to its place.
+    ended, started = (
+        float(host.show("reconciler", f"{what}TimestampMonotonic")) / 1e6 for what in ("InactiveEnter", "ExecMainStart")
+    )
+    moved = float(host.run("stat", "--format=%.6Z", "/opt/reconciler")) - (time.time() - time.monotonic())
+    assert ended - 0.05 <= moved <= started
     assert host.run("cat", "/etc/reconciler/agent.yaml") == settings
+    host.wait_until_converged()
+    assert host.containers() == before
+
+
+@pytest.mark.timeout(200)
+def test_an_upgrade_whose_names_service_is_another_restarts_that_too(host: Host) -> None:
+    before, names = host.containers(), host.show("reconciler-names", "MainPID")
+    host.run("sed", "-i", "1i # an older version's", "/etc/systemd/system/reconciler-names.service")
+    host.install()
+    assert host.active("reconciler-names")
+    assert host.show("reconciler-names", "MainPID") != names
+    assert host.get() == "200 a shop"
     host.wait_until_converged()
     assert host.containers() == before
 
@@ -316,6 +347,9 @@ def test_an_uninstall_leaves_the_shop_serving(host: Host) -> None:
     said = host.run(str(ROOT / "scripts/uninstall"))
     assert "your apps run on" in said
     assert "welcome page" in said
+    for name in host.run("docker", "ps", "--format", "{{.Names}}").split():
+        assert f"    {name}\n" in said
+    assert "xargs" not in said  # anybody can set a label, so a person looks at the names
     assert not host.active("reconciler")
     host.run("test", "!", "-e", "/opt/reconciler")
     assert host.containers() == before
