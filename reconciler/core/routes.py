@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from reconciler.core.appfile import NAME
 from reconciler.core.model import App, Ingress
 from reconciler.errors import InvalidInput
 
@@ -19,7 +20,6 @@ _LONGEST_PATH = 250  # nginx counts the length of a location in one byte
 _LONGEST_TIMEOUT = 10_000_000.0  # seconds, four months
 _LAST_PORT = 65_535
 
-_APP = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
 _PATH = re.compile(r"/[A-Za-z0-9._~/-]*\Z")
 _DIRECTORY = re.compile(r"/[^\x00-\x1f\x7f\"'\\$;{}]*\Z")
@@ -88,7 +88,7 @@ def checked_digest(host: str, digests: Mapping[str, str]) -> str:
 
 def _check(app: str, ingress: Ingress) -> None:
     host, path = ingress.host, ingress.path
-    _demand(app, "name", app, fine=bool(_APP.match(app)))
+    _demand(app, "name", app, fine=bool(NAME.fullmatch(app)))
     _demand(app, "host", host, fine=len(host) <= _LONGEST_HOST and bool(_HOST.match(host)))
     fine = len(path) <= _LONGEST_PATH and bool(_PATH.match(path)) and ".." not in path
     _demand(app, "path", path, fine=fine)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler import disk, settings
+from reconciler.core.appfile import NAME
 from reconciler.core.model import NamesState, NameState
 from reconciler.errors import InvalidInput, Unavailable
 from reconciler.process import run
@@ -31,7 +32,6 @@ _START = 5.0  # seconds until it answers
 _COME_BACK = 2.0  # seconds until systemd has restarted it
 _COMM = 15  # bytes of a program's name that the kernel keeps
 _ANY = "reconciler"  # any name will do to hear whether somebody answers
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _LATE = 10.0  # seconds; a file that is older was answered long before we first looked
 _UPSTREAM = re.compile(r"[0-9A-Fa-f.:]+(#[0-9]{1,5})?\Z")
 
@@ -101,7 +101,7 @@ class DnsmasqNames:
             raise disk.unavailable(error, self._directory, f"the name {name} cannot be removed") from error
 
     def _path(self, name: str) -> Path:
-        if not _NAME.match(name):
+        if not NAME.fullmatch(name):
             raise InvalidInput(f"{name!r} cannot be a name", reason="UnsafeName")
         return self._directory / name
 
@@ -124,7 +124,7 @@ class DnsmasqNames:
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         try:
             with os.scandir(self._directory) as entries:
-                yield from (entry for entry in entries if _NAME.match(entry.name))
+                yield from (entry for entry in entries if NAME.fullmatch(entry.name))
         except FileNotFoundError:
             return
 

@@ -250,6 +250,11 @@ def _rejected(told: Completed, directory: Path) -> Failed:
             "Another site of this host is the default server: remove that (Debian's is "
             "/etc/nginx/sites-enabled/default), or set nginx.default_server to false in the agent's settings"
         )
+    if "Read-only file system" in complaint:
+        remedy = (
+            "systemd lets the agent write only where packages of nginx do: systemctl edit reconciler, with the lines "
+            "[Service] and ReadWritePaths=/that/directory, then systemctl restart reconciler"
+        )
     what = f"the routes of {app}" if app else "the new configuration"
     return Failed(f"nginx rejects {what}: {complaint}", reason="NginxRejected", remedy=remedy)
 

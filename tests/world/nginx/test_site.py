@@ -132,6 +132,19 @@ def test_what_collides_with_the_rest_of_the_host_is_put_back(stopped: PrivateNgi
     assert state.loaded == state.written == good.id
 
 
+def test_a_log_that_the_agent_may_not_write_is_said_with_what_to_do(nginx: PrivateNginx) -> None:
+    """systemd keeps it from writing anywhere but where packages do, and 'nginx -t' opens every log."""
+    good = nginx.load(SHOP)
+    (nginx.root / "logs").mkdir()
+    nginx.configure(f"access_log {nginx.root}/logs/own.log;")
+    with small_disk(nginx.root / "logs") as disk:
+        disk.read_only()
+        with pytest.raises(Failed, match="Read-only file system") as caught:
+            nginx.load(*BOTH)
+    assert "ReadWritePaths=" in caught.value.remedy
+    assert nginx.site.observe().loaded == good.id
+
+
 def test_a_first_generation_that_collides_leaves_nothing_behind(stopped: PrivateNginx) -> None:
     stopped.configure(f"server {{ listen 127.0.0.1:{stopped.http} default_server; return 200 host; }}")
     stopped.start()
