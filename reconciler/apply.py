@@ -199,6 +199,7 @@ class Apply:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._busy: dict[str, str] = {}
+        self._reserved: dict[str, list[str]] = {}
         self._outcomes: list[Outcome] = []
         self._stopped = False
         # Four at a time is what the engine rewards; waiting for a registry or for an app to stop costs it nothing.
@@ -220,9 +221,16 @@ class Apply:
         with self._lock:
             fresh = [chain for chain in chains.values() if chain.lane not in self._busy and not self._stopped]
             self._busy.update({chain.lane: chain.actions[0].reason for chain in fresh})
+            self._reserved.update({chain.lane: _addresses(chain.actions) for chain in fresh})
         # What people wait for comes first; that all other apps are fine at a new revision too is written down after it.
         for chain in sorted(fresh, key=lambda chain: isinstance(chain.actions[0], act.RecordApplied)):
             self._enqueue(chain)
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        """Addresses that containers in the making will have."""
+        with self._lock:
+            return frozenset(address for addresses in self._reserved.values() for address in addresses)
 
     def outcomes(self) -> list[Outcome]:
         """What has ended since the last call."""
@@ -241,15 +249,16 @@ class Apply:
         (self._slow if slow else self._quick).add(chain)
 
     def _advance(self, chain: _Chain) -> None:
-        action = chain.actions.popleft()
-        outcome = self._do(action)
+        outcome = None if self._stopped else self._do(chain.actions.popleft())
         with self._lock:
-            self._outcomes.append(outcome)
-            more = bool(chain.actions) and outcome.error is None and not self._stopped
+            if outcome is not None:
+                self._outcomes.append(outcome)
+            more = bool(chain.actions) and outcome is not None and outcome.error is None and not self._stopped
             if more:
                 self._busy[chain.lane] = chain.actions[0].reason
             else:
                 self._busy.pop(chain.lane, None)
+                self._reserved.pop(chain.lane, None)
                 self._idle.notify_all()
         if more:
             self._enqueue(chain)
@@ -273,3 +282,7 @@ class Apply:
         else:
             log.warning("%s: %s failed: %s", action.app or "host", name, error)
         return Outcome(action, error, seconds)
+
+
+def _addresses(actions: Iterable[act.Action]) -> list[str]:
+    return [a.address for a in actions if isinstance(a, act.StartReplica | act.RunTask | act.Reconnect)]

@@ -76,7 +76,7 @@ class Chronicle:
     def failed(self, action: act.Quarantine, logs: str) -> None:
         """A version was given up."""
         entry = Quarantined(
-            action.desired.fingerprint, action.cause, action.message, action.desired.revision, self._clock(), logs
+            action.desired.trial, action.cause, action.message, action.desired.revision, self._clock(), logs
         )
         self._store.quarantine(action.app, entry)
         commit = self._commit(action.desired.revision)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
@@ -27,6 +27,7 @@ from reconciler.core import actions as act
 from reconciler.core import serialise
 from reconciler.core.backoff import Backoff
 from reconciler.core.model import (
+    App,
     Blocked,
     Catalog,
     Commit,
@@ -34,13 +35,12 @@ from reconciler.core.model import (
     EngineState,
     Memory,
     Observed,
-    Quarantined,
     SiteState,
     Target,
 )
-from reconciler.core.plan import PRUNE_BLOCKED, Plan, Wanted, plan, refused_removals, retiring, watch_list
+from reconciler.core.plan import PRUNE_BLOCKED, Plan, Wanted, plan, refused_removals, retiring, routed, watch_list
 from reconciler.core.policy import belongs
-from reconciler.core.rollout import Timing
+from reconciler.core.rollout import Timing, strategy_of
 from reconciler.core.site import Generation
 from reconciler.core.status import AppStatus, HostStatus
 from reconciler.errors import Failed, InvalidInput, ReconcilerError, Unavailable
@@ -50,9 +50,11 @@ from reconciler.targets import ReadCatalog, Targets
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_ATTEMPTS_WHILE_DOWN = 6
+"""So often, within about a minute, a version is tried for which the old one had to stop."""
 _KEEP_EVERY = 60.0  # seconds
 
-RenderSite = Callable[[Mapping[str, Target], SiteState], Generation]
+RenderSite = Callable[[Sequence[App], SiteState], Generation]
 Result = Literal["converged", "progressing", "blocked", "failed"]
 
 
@@ -138,7 +140,9 @@ class Cycle:
         self._rules = rules
         self._backoff = Backoff()
         self._pulled: set[tuple[str, str]] = set()
+        self._site_fault: tuple[str, str] | None = None
         self._swept = False
+        self._fingerprints: dict[str, str] = {}
         self._fetch_fault: tuple[str, str] | None = None
         self._last_fetch_at: float | None = None
         self._standing: dict[str, tuple[AppStatus, AppStatus]] = {}
@@ -224,7 +228,7 @@ class Cycle:
         lost = sorted(n for n, t in targets.items() if n in there and t.desired is None and t.app is None)
         if observed.site is not None and not (lost and observed.site.loaded):
             site = observed.site
-            generation = phases.time("resolve", lambda: self._render_site(targets, site))
+            generation = phases.time("resolve", lambda: self._render_site(routed(targets, observed), site))
         wanted = Wanted(commit.sha, catalog, targets, generation.id, generation.files, before)
         made = phases.time(
             "plan", lambda: plan(wanted, observed, memory, self._rules.subnet, world.clock(), self._rules.timing)
@@ -267,6 +271,7 @@ class Cycle:
             pulled=frozenset(self._pulled),
             busy=self._apply.busy,
             swept=self._swept,
+            reserved=self._apply.reserved,
         )
 
     def _observe(self, targets: Mapping[str, Target], engine: EngineState) -> Observed:
@@ -277,11 +282,20 @@ class Cycle:
         return Observed(
             engine=engine,
             names=world.names.observe(names),
-            site=world.site.observe() if world.site else None,
+            site=self._site(),
             probes=world.prober.results(),
             connections={container: world.engine.connections(container) for container in retiring(targets, owned)},
             present=world.files.present(),
         )
+
+    def _site(self) -> SiteState | None:
+        """What nginx has loaded. One that is not even installed is a fault of the host; apps do not wait for it."""
+        self._site_fault = None
+        try:
+            return self._world.site.observe() if self._world.site else None
+        except ReconcilerError as error:
+            self._site_fault = (error.reason, str(error))
+            return None
 
     # -- what came of the actions ------------------------------------------------------------------------------------
 
@@ -295,26 +309,29 @@ class Cycle:
                 if isinstance(action, act.PullImage):
                     self._pulled.add((action.reference, action.revision))
                 if action.drift:
-                    self._backoff.repaired(lane, now)
-                elif isinstance(action, act.RecordApplied | act.PullImage) or lane == "":
+                    self._backoff.repaired(lane, getattr(action, "name", lane), now)
+                elif isinstance(action, act.RecordApplied | act.PullImage) or lane in act.HOST_LANES:
                     self._backoff.succeeded(lane)
                 continue
-            self._backoff.failed(lane, outcome.error.reason, str(outcome.error), now)
+            tried = self._fingerprints.get(action.app, "")
+            attempts = self._backoff.failed(lane, outcome.error.reason, str(outcome.error), now, tried)
             # A taken port is found after the old version has stopped to make room: it must come back.
             hopeless = isinstance(outcome.error, Failed) or outcome.error.reason == "PortTaken"
-            if hopeless and isinstance(action, act.StartReplica | act.RunTask):
-                self._quarantine(action, outcome.error, now)
+            if isinstance(action, act.StartReplica | act.RunTask):
+                makes_room = strategy_of(action.desired.app)[0] == "recreate"
+                if hopeless or (makes_room and attempts >= _ATTEMPTS_WHILE_DOWN):
+                    self._give_up(action, outcome.error)
 
-    def _quarantine(self, action: act.StartReplica | act.RunTask, error: ReconcilerError, now: float) -> None:
+    def _give_up(self, action: act.StartReplica | act.RunTask, error: ReconcilerError) -> None:
         """The engine will not run this version; give it up where an older one can come back."""
         applied = self._world.store.memory().applied.get(action.app)
         if applied is None or applied.fingerprint == action.desired.fingerprint:
             return
-        entry = Quarantined(action.desired.fingerprint, error.reason, str(error), action.desired.revision, now)
+        failure = act.Quarantine(action.app, str(error), action.desired, error.reason, str(error), None)
         try:
-            self._world.store.quarantine(action.app, entry)
-        except ReconcilerError as failure:  # then it waits and is tried again, which finds the same
-            log.warning("%s: the failure cannot be written down: %s", action.app, failure)
+            self._chronicle.failed(failure, "")
+        except ReconcilerError as unwritten:  # then it waits and is tried again, which finds the same
+            log.warning("%s: the failure cannot be written down: %s", action.app, unwritten)
         else:
             self._backoff.succeeded(action.app)
 
@@ -322,14 +339,23 @@ class Cycle:
 
     def _report(self, view: View, phases: _Phases) -> None:
         world, made = self._world, view.plan
-        self._backoff.forget_except({*view.wanted.targets, *made.statuses})
+        self._backoff.forget_except({*view.wanted.targets, *made.statuses}, world.clock())
+        for lane in (set(act.HOST_LANES) - made.needs) - {act.FILES}:
+            self._backoff.succeeded(lane)  # it came right by itself
+        for name, target in view.wanted.targets.items():
+            if target.pull is None:
+                self._backoff.succeeded(act.pull_lane(name))
+        versions = {name: target.desired for name, target in view.wanted.targets.items()}
+        self._fingerprints = {name: version.fingerprint for name, version in versions.items() if version is not None}
+        self._pulled = {pulled for pulled in self._pulled if pulled[1] == view.commit.sha}
         for name, status in made.statuses.items():
             if status.sync == "Synced":
                 self._backoff.succeeded(name)
         self._chronicle.saw(view.wanted.targets)
         self._chronicle.watched(made.statuses)
         fetch_fault = (self._fetch_fault,) if self._fetch_fault else ()
-        faults = (*fetch_fault, *world.store.faults(), *made.faults)
+        site_fault = (self._site_fault,) if self._site_fault else ()
+        faults = (*fetch_fault, *site_fault, *world.store.faults(), *made.faults)
         busy = self._apply.busy or view.memory.busy
         result: Result = "converged" if made.converged and not busy and not faults else "progressing"
         if result == "progressing" and not busy and not made.actions and made.wake_at is None:

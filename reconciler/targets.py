@@ -81,6 +81,14 @@ class Targets:
         def fall_back(blocked: Blocked, pull: Pull | None = None) -> Target:
             return replace(self._staying(app.name, blocked, engine, memory, owned), pull=pull)
 
+        def previous(desired: DesiredApp) -> DesiredApp | None:
+            """The version that runs, where it is another one."""
+            claims = [c.claim for c in owned.get(app.name, ()) if c.claim and c.claim.role == "replica"]
+            if all(claim.fingerprint == desired.fingerprint for claim in claims):
+                return None
+            before = self._staying(app.name, Blocked("", ""), engine, memory, owned, but=desired.fingerprint).desired
+            return before if before is not None and before.fingerprint != desired.fingerprint else None
+
         forbidden = violation(app, self._place.policy)
         if forbidden:
             return fall_back(Blocked("PolicyViolation", f"{app.manifest}: {forbidden}"))
@@ -96,10 +104,12 @@ class Targets:
             target = fall_back(why, pull)
             return target if target.desired else Target(app.name, desired, None, pull)
         quarantined = memory.quarantined.get(app.name)
-        if quarantined is not None and quarantined.fingerprint == desired.fingerprint:
+        if quarantined is not None and quarantined.fingerprint == desired.trial:
             text = f"{quarantined.message}; not tried again until a commit changes it or: reconciler retry {app.name}"
-            return fall_back(Blocked(quarantined.reason, text))
-        return Target(app.name, desired)
+            why = Blocked(quarantined.reason, text)
+            staying = self._staying(app.name, why, engine, memory, owned, but=desired.fingerprint)
+            return staying if staying.desired else replace(staying, failed=desired.fingerprint)
+        return Target(app.name, desired, previous=previous(desired))
 
     def _broken(self, catalog: Catalog, owned: Mapping[str, list[Container]]) -> Iterable[tuple[str, Blocked]]:
         """Apps that stay as they are, and why."""
@@ -116,11 +126,22 @@ class Targets:
                     yield name, Blocked("InvalidManifest", why or f"{broken.path} cannot be used")
 
     def _staying(
-        self, name: str, why: Blocked, engine: EngineState, memory: Memory, owned: Mapping[str, list[Container]]
+        self,
+        name: str,
+        why: Blocked,
+        engine: EngineState,
+        memory: Memory,
+        owned: Mapping[str, list[Container]],
+        *,
+        but: str = "",
     ) -> Target:
-        """The version that was healthy last: where the store is lost, the one that the containers say they are of."""
+        """The version that was healthy last: where the store is lost, the one that the containers say they are of.
+
+        ``but``: a fingerprint that is not meant, because it is the one that failed, or the one that is to come.
+        """
         applied = memory.applied.get(name)
-        containers = [c for c in owned.get(name, ()) if c.claim and c.claim.role == "replica"]
+        claimed = [c for c in owned.get(name, ()) if c.claim and c.claim.role == "replica"]
+        containers = [c for c in claimed if c.claim and c.claim.fingerprint != but]
         newest = max(containers, key=lambda c: c.created_at, default=None)
         revision = applied.revision if applied else newest.claim.revision if newest and newest.claim else None
         app: App | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from reconciler.core import site as site_text
 from reconciler.core.addresses import gateway
 from reconciler.core.desired import Roots
 from reconciler.core.manifest import ManifestReader
-from reconciler.core.model import App, SiteState, Target
+from reconciler.core.model import App, SiteState
 from reconciler.core.status import HostStatus
 from reconciler.cycle import Cycle, Rules, View, World
 from reconciler.errors import InvalidInput, ReconcilerError
@@ -258,15 +258,13 @@ class SiteRenderer:
         self._apps: list[App] = []
         self._generation: site_text.Generation | None = None
 
-    def render(self, targets: Mapping[str, Target], site: SiteState) -> site_text.Generation:
-        """The generation for these targets."""
-        known = [t.desired.app if t.desired is not None else t.app for _, t in sorted(targets.items())]
-        apps = [app for app in known if app is not None and app.ingress]
+    def render(self, apps: Sequence[App], site: SiteState) -> site_text.Generation:
+        """The generation for these apps."""
         key = replace(site, loaded=None, written=None)
         same = len(apps) == len(self._apps) and all(a is b for a, b in zip(apps, self._apps, strict=True))
         if self._generation is None or key != self._key or not same:
             self._generation = site_text.render(apps, site, self._frontend)
-            self._key, self._apps = key, apps
+            self._key, self._apps = key, list(apps)
         return self._generation
 
 

@@ -110,7 +110,7 @@ class UpdateLimits(_Action):
 
 @dataclass(frozen=True, slots=True)
 class StopContainer(_Action):
-    """Send the stop signal and wait for the end."""
+    """Send the stop signal and wait for the end, as long as the container was created to be waited for."""
 
     container: str
     name: str
@@ -201,6 +201,29 @@ def pull_lane(app: str) -> str:
     return f"pull:{app}"
 
 
+NETWORK, NAMES, NGINX, FILES = "host:network", "host:names", "host:nginx", "host:files"
+HOST_LANES = (NETWORK, NAMES, NGINX, FILES)
+
+
 def lane(action: Action) -> str:
-    """Actions of one lane run one after another, in order; lanes run side by side."""
-    return pull_lane(action.app) if isinstance(action, PullImage) else action.app
+    """Actions of one lane run one after another, in order; lanes run side by side. What ails one holds up no other."""
+    match action:
+        case PullImage():
+            return pull_lane(action.app)
+        case EnsureNetwork():
+            return NETWORK
+        case StartNames():
+            return NAMES
+        case LoadSite():
+            return NGINX
+        case RemoveLeftovers():
+            return FILES
+        case _:
+            return action.app
+
+
+def is_attempt(action: Action) -> bool:
+    """It may fail again as it failed before. The name, and what retires, are looked after all the same."""
+    return isinstance(
+        action, WriteFiles | WriteSecrets | StartReplica | RunTask | StartContainer | Unpause | Reconnect | UpdateLimits
+    )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from reconciler.core.actions import HOST_LANES
 from reconciler.core.model import Retry
 
 FIRST = 1.0
 LONGEST = 300.0
 _CALM = 600.0  # a repair so long after the last one is no repetition
+_PATIENCE = 3  # so many repairs of one container are still an accident
 
 
 class Backoff:
@@ -16,38 +18,46 @@ class Backoff:
 
     def __init__(self) -> None:
         self._retries: dict[str, Retry] = {}
-        self._repairs: dict[str, tuple[int, float]] = {}
+        self._repairs: dict[tuple[str, str], tuple[int, float]] = {}
 
     @property
     def retries(self) -> Mapping[str, Retry]:
         """Lane -> why and until when the next attempt waits."""
         return dict(self._retries)
 
-    def failed(self, lane: str, reason: str, message: str, now: float) -> None:
-        """An action failed."""
-        attempts = self._retries[lane].attempts + 1 if lane in self._retries else 1
-        self._retries[lane] = Retry(now + _delay(attempts), attempts, reason, message)
+    def failed(self, lane: str, reason: str, message: str, now: float, fingerprint: str = "") -> int:
+        """An action failed. Returns how often in a row."""
+        before = self._retries.get(lane)
+        attempts = before.attempts + 1 if before and before.fingerprint == fingerprint else 1
+        self._retries[lane] = Retry(now + _delay(attempts), attempts, reason, message, fingerprint)
+        return attempts
 
-    def repaired(self, lane: str, now: float) -> None:
-        """Drift was repaired; whoever breaks it again and again meets growing patience, starting at none."""
-        times, last = self._repairs.get(lane, (0, 0.0))
+    def repaired(self, lane: str, container: str, now: float) -> None:
+        """Drift was repaired; who breaks one container again and again meets growing patience, at first none."""
+        times, last = self._repairs.get((lane, container), (0, 0.0))
         times = times + 1 if now - last < _CALM else 1
-        self._repairs[lane] = (times, now)
+        self._repairs[lane, container] = (times, now)
         self._retries.pop(lane, None)
-        if times > 3:  # noqa: PLR2004  (three at once are still an accident)
-            until = now + _delay(times - 3)
-            self._retries[lane] = Retry(until, times, "RepeatedDrift", f"repaired {times} times; next repair waits")
+        if times > _PATIENCE:
+            until = now + _delay(times - _PATIENCE)
+            message = f"{container} was repaired {times} times; the next repair waits"
+            self._retries[lane] = Retry(until, times, "RepeatedDrift", message)
 
     def succeeded(self, lane: str) -> None:
         """All is well again."""
         self._retries.pop(lane, None)
 
-    def forget_except(self, apps: Collection[str]) -> None:
-        """Drop lanes of apps that are gone."""
-        for lane in [lane for lane in self._retries if lane and lane.removeprefix("pull:") not in apps]:
+    def forget_except(self, apps: Collection[str], now: float) -> None:
+        """Drop what concerns apps that are gone, and repairs of long ago."""
+        for lane in [lane for lane in self._retries if lane.removeprefix("pull:") not in {*apps, *HOST_LANES}]:
             del self._retries[lane]
-        for lane in [lane for lane in self._repairs if lane and lane.removeprefix("pull:") not in apps]:
-            del self._repairs[lane]
+        for key in [key for key, (_, last) in self._repairs.items() if now - last > _CALM]:
+            del self._repairs[key]
+
+
+def is_waiting(retry: Retry | None, now: float) -> bool:
+    """Whether the next attempt is still to be waited for. A clock that went back does not make it longer than ever."""
+    return retry is not None and now < retry.not_before <= now + LONGEST
 
 
 def _delay(attempts: int) -> float:

@@ -35,6 +35,8 @@ class Entry:
     blob: str
     """Git's object id: equal ids mean equal bytes."""
     size: int
+    link: bool = False
+    """A symbolic link stands here; ``blob`` is what it leads to."""
 
 
 LARGEST_FILE = 1024 * 1024
@@ -351,6 +353,9 @@ class DesiredApp:
     revision: str
     fingerprint: str
     """16 hexadecimal digits."""
+    trial: str
+    """Like the fingerprint, with all that decides whether this version becomes healthy: health and before_deploy.
+    What failed is given up by this, so that mending a wrong health check is another try."""
     fields: Mapping[str, str]
     """Field name -> short keyed hash; two of these name what changed."""
     spec: ContainerSpec
@@ -400,6 +405,10 @@ class Target:
     """Set when ``desired`` is not what the tip says."""
     pull: Pull | None = None
     """Set when the tip's image is not here. Without ``blocked``, ``desired`` is then as provisional as the pull's."""
+    previous: DesiredApp | None = None
+    """The version that was applied last, where ``desired`` is another: looked after until it is replaced."""
+    failed: str = ""
+    """The fingerprint that was given up, where there is no version to fall back to: its containers may go."""
     app: App | None = None
     """The manifest of what runs, where no more than that is known because a secret cannot be read: its routes stay."""
 
@@ -465,6 +474,10 @@ class Container:
     limits: Limits | None = None
     host_ports: tuple[tuple[str, int], ...] = ()
     """Published (protocol, port) pairs."""
+    writes: frozenset[str] = frozenset()
+    """Named volumes and host directories that it may write to."""
+    stop_grace_period: float = 10.0
+    """Seconds between its stop signal and SIGKILL, as it was created."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -566,9 +579,10 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A fingerprint that failed to become healthy."""
+    """A version that failed to become healthy."""
 
     fingerprint: str
+    """Its ``trial``: the fingerprint with the health check and before_deploy that it failed by."""
     reason: str
     message: str
     revision: str
@@ -592,6 +606,8 @@ class Retry:
     attempts: int
     reason: str
     message: str
+    fingerprint: str = ""
+    """What was tried; another version need not wait. Empty: it concerns every version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -609,4 +625,6 @@ class Memory:
     swept: bool = True
     """This agent has looked once for what earlier ones left behind on disk."""
     busy: Mapping[str, str] = field(default_factory=dict)
-    """App -> what is being done to it right now; ``""`` stands for the host itself."""
+    """Lane -> what is being done in it right now."""
+    reserved: frozenset[str] = frozenset()
+    """Addresses that containers in the making will have."""

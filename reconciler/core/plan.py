@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 
 from reconciler.core import actions as act
 from reconciler.core.addresses import AddressPool
+from reconciler.core.backoff import is_waiting
 from reconciler.core.model import (
+    App,
     Catalog,
     Container,
     Health,
@@ -19,7 +21,7 @@ from reconciler.core.model import (
     Pull,
     Target,
 )
-from reconciler.core.rollout import Facts, Step, Timing, health_of, next_steps, removal
+from reconciler.core.rollout import Facts, Step, Timing, clear_failed, health_of, next_steps, removal, unattended
 from reconciler.core.status import AppStatus, Condition, Revisions, Sync
 
 
@@ -49,6 +51,8 @@ class Plan:
     """(reason, message) of what is wrong with the host itself."""
     prune_blocked: int = 0
     """Apps that would be removed, but wait for a person."""
+    needs: frozenset[str] = frozenset()
+    """Lanes of the host in which something is to be done, now or when its time has come."""
 
     @property
     def converged(self) -> bool:
@@ -67,6 +71,7 @@ class _Draft:
     wakes: list[float] = field(default_factory=list)
     statuses: dict[str, AppStatus] = field(default_factory=dict)
     faults: list[tuple[str, str]] = field(default_factory=list)
+    needs: set[str] = field(default_factory=set)
 
 
 def watch_list(
@@ -78,10 +83,32 @@ def watch_list(
         target = targets.get(container.claim.app) if container.claim and container.owned else None
         if target is None or target.desired is None or container.address is None or container.state != "running":
             continue
-        health = target.desired.app.health
+        previous = target.previous
+        old = previous is not None and container.claim and container.claim.fingerprint == previous.fingerprint
+        health = previous.app.health if previous is not None and old else target.desired.app.health
         if health.kind in {"http", "tcp"} and container.claim and container.claim.role == "replica":
             watched[container.id] = (container.address, health)
     return watched
+
+
+def routed(targets: Mapping[str, Target], observed: Observed) -> list[App]:
+    """The manifests whose routes nginx should have: of each app that version which its name answers.
+
+    A port or path that a commit changes together with the version belongs to the new replicas, and changes with them.
+    """
+    fingerprints = {
+        c.address: c.claim.fingerprint for c in observed.engine.containers if c.owned and c.claim and c.address
+    }
+    apps = []
+    for name, target in sorted(targets.items()):
+        state = observed.names.names.get(name)
+        serving = {fingerprints.get(address) for address in (state.written if state else ())}
+        app = target.desired.app if target.desired is not None else target.app
+        if target.previous is not None and target.previous.fingerprint in serving:
+            app = target.previous.app
+        if app is not None and app.ingress:
+            apps.append(app)
+    return apps
 
 
 def retiring(targets: Mapping[str, Target], observed_containers: Iterable[Container]) -> list[str]:
@@ -120,7 +147,8 @@ def plan(
     draft = _Draft()
     _host(draft, wanted, observed, memory, now, timing)
     owned, foreign = _by_app(observed.engine.containers)
-    pool = AddressPool(subnet, _used(observed), now)
+    pool = AddressPool(subnet, [*_used(observed), *memory.reserved], now)
+    held = _held(owned)
     refused = refused_removals(wanted, observed.engine.containers, memory)
     for name in _in_order(wanted, {*owned, *memory.applied, *observed.names.names}):
         target = wanted.targets.get(name, Target(name, None))
@@ -133,6 +161,7 @@ def plan(
             now=now,
             timing=timing,
             waits_for=_waits_for(target, draft.statuses, wanted),
+            held={resource: name for resource, (app, name) in held.items() if app != target.name},
         )
         step = _step(facts, wanted, memory, foreign.get(name, ()), refused)
         if not observed.engine.network:
@@ -142,7 +171,7 @@ def plan(
             draft.wakes.append(step.wake_at)
         if name in wanted.targets or owned.get(name):
             draft.statuses[name] = _status(facts, step, wanted, memory)
-    _sweep(draft, wanted, observed, memory)
+    _sweep(draft, wanted, observed, memory, now)
     lost = [container for containers in foreign.values() for container in containers]
     if lost:
         draft.faults.append(("ForeignContainers", _lost_text(lost)))
@@ -154,6 +183,7 @@ def plan(
         statuses=draft.statuses,
         faults=tuple(draft.faults),
         prune_blocked=len(refused[0]) if refused else 0,
+        needs=frozenset(draft.needs),
     )
 
 
@@ -161,39 +191,42 @@ def plan(
 
 
 def _host(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now: float, timing: Timing) -> None:
-    retry = memory.retries.get("")
-    waiting = "" in memory.busy
-    if retry is not None:
-        draft.faults.append((retry.reason, retry.message))
-        if retry.not_before > now:
-            draft.wakes.append(retry.not_before)
-            waiting = True
-    if waiting:
-        return
+    needs: list[act.Action] = []
     if not observed.engine.network:
-        draft.actions.append(act.EnsureNetwork("", "the network of the apps does not exist"))
-        return
+        needs.append(act.EnsureNetwork("", "the network of the apps does not exist"))
     blind = [
         name
         for name, state in observed.names.names.items()
         if state.answered != state.written and now - state.written_at > timing.blind
     ]
-    if observed.names.up_since is None:
-        draft.actions.append(act.StartNames("", "the names service does not answer"))
+    if not observed.engine.network:
+        pass  # the names service listens on it
+    elif observed.names.up_since is None:
+        needs.append(act.StartNames("", "the names service does not answer"))
     elif blind and now - observed.names.up_since > timing.blind:
-        draft.actions.append(
-            act.StartNames("", f"the names service does not see changes of {', '.join(sorted(blind)[:5])}")
-        )
+        listed = ", ".join(sorted(blind)[:5])
+        needs.append(act.StartNames("", f"the names service does not see changes of {listed}"))
     site = observed.site
-    if site is not None and wanted.generation and site.loaded != wanted.generation:
+    if observed.engine.network and site is not None and wanted.generation and site.loaded != wanted.generation:
         why = "nginx does not run our configuration" if site.loaded is None else "routes changed"
-        draft.actions.append(act.LoadSite("", why, wanted.generation, wanted.site_files))
+        needs.append(act.LoadSite("", why, wanted.generation, wanted.site_files))
+    for action in needs:
+        lane = act.lane(action)
+        draft.needs.add(lane)
+        retry = memory.retries.get(lane)
+        if retry is not None:
+            draft.faults.append((retry.reason, retry.message))
+        if retry is not None and is_waiting(retry, now):
+            draft.wakes.append(retry.not_before)
+        elif lane not in memory.busy:
+            draft.actions.append(action)
 
 
-def _sweep(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory) -> None:
+def _sweep(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now: float) -> None:
     """Remove what nobody mounts, when nobody is at work: a directory may just have been written."""
     keep = _directories(wanted, observed)
-    if not draft.actions and not memory.busy and (observed.present - keep or not memory.swept):
+    needed = bool(observed.present - keep) or not memory.swept
+    if needed and not draft.actions and not memory.busy and not is_waiting(memory.retries.get(act.FILES), now):
         draft.actions.append(act.RemoveLeftovers("", "no app uses these files and secrets any more", keep))
 
 
@@ -206,8 +239,9 @@ def _directories(wanted: Wanted, observed: Observed) -> frozenset[str]:
         for directory in (c.claim.files_directory, c.claim.secrets_directory)
     }
     for target in wanted.targets.values():
-        if target.desired is not None:
-            used |= {target.desired.files_directory, target.desired.secrets_directory}
+        for version in (target.desired, target.previous):
+            if version is not None:
+                used |= {version.files_directory, version.secrets_directory}
     return frozenset(used - {""})
 
 
@@ -217,17 +251,35 @@ def _directories(wanted: Wanted, observed: Observed) -> frozenset[str]:
 def _step(
     facts: Facts, wanted: Wanted, memory: Memory, foreign: tuple[Container, ...], refused: Refusal | None
 ) -> Step:
+    """What the app needs, less what must not be tried now: the name and what retires are looked after all the same."""
+    step = _needs(facts, wanted, memory, refused)
+    name, now = facts.target.name, facts.now
+    if name in memory.busy or name in memory.suspended:
+        return step
+    if foreign:  # they may well be serving: whoever lost the key must not lose the apps
+        everyone = replace(facts, containers=(*facts.containers, *foreign))
+        return unattended(everyone).say("ForeignContainer", _foreign_text(name, foreign))
+    attempts = [action for action in step.actions if act.is_attempt(action)]
+    retry = memory.retries.get(name)
+    desired = facts.target.desired
+    same = retry is not None and retry.fingerprint in {"", desired.fingerprint if desired else ""}
+    if attempts and retry is not None and same and is_waiting(retry, now):
+        step.actions = [action for action in step.actions if action not in attempts]
+        step.message = ""
+        return step.wait(retry.not_before, retry.reason, retry.message)
+    if act.FILES in memory.busy and any(isinstance(a, act.WriteFiles | act.WriteSecrets) for a in attempts):
+        step.actions = []  # what is swept away now must not be what is written now
+        return step.wait(now + 0.1, "Waiting", "waiting until old files are cleared away")
+    return step
+
+
+def _needs(facts: Facts, wanted: Wanted, memory: Memory, refused: Refusal | None) -> Step:
     name = facts.target.name
     if name in memory.busy:
         return Step().say("Working", memory.busy[name])
     if name in memory.suspended:
         why = memory.suspended[name].why
         return Step(stalled=True).say("Suspended", f"suspended{f': {why}' if why else ''}; reconciler resume {name}")
-    if foreign:
-        return Step(stalled=True).say("ForeignContainer", _foreign_text(name, foreign))
-    retry = memory.retries.get(name)
-    if retry is not None and retry.not_before > facts.now:
-        return Step().wait(retry.not_before, retry.reason, retry.message)
     if name not in wanted.targets:
         if refused and name in refused[0]:
             return Step(stalled=True).say(PRUNE_BLOCKED, refused[1])
@@ -238,7 +290,7 @@ def _step(
     if facts.target.pull is not None and facts.target.blocked is None:
         return _pull(facts, Step(), facts.target.pull, memory)
     if facts.target.desired is None:
-        return Step(stalled=True)
+        return clear_failed(facts) if facts.target.failed else unattended(facts)
     step = next_steps(facts)
     return step if facts.target.pull is None else _pull(facts, step, facts.target.pull, memory)
 
@@ -256,7 +308,7 @@ def _pull(facts: Facts, step: Step, pull: Pull, memory: Memory) -> Step:
         return step.say("ImageMissing", f"{pull.reference} is not on this host, and pull_policy is never{meanwhile}")
     if retry is not None:
         step.say(retry.reason, f"{retry.message}{meanwhile}")
-        if retry.not_before > facts.now:
+        if is_waiting(retry, facts.now):
             return step.wait(retry.not_before, "", "")
     if lane not in memory.busy:
         why = f"{pull.reference} is asked for"
@@ -278,6 +330,17 @@ def _lost_text(containers: list[Container]) -> str:
     return f"not signed with this host's key, so not ours and not touched: {listed}"
 
 
+def _held(owned: Mapping[str, tuple[Container, ...]]) -> dict[str, tuple[str, str]]:
+    """What running containers have for themselves alone -> their app and name."""
+    held = {}
+    for app, containers in owned.items():
+        for container in containers:
+            if container.state == "running":
+                ports = {f"{protocol}/{port}" for protocol, port in container.host_ports}
+                held.update(dict.fromkeys({*container.writes, *ports}, (app, container.name)))
+    return held
+
+
 def _waits_for(target: Target, statuses: Mapping[str, AppStatus], wanted: Wanted) -> str:
     if target.desired is None:
         return ""
@@ -296,6 +359,8 @@ def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStat
     blocked = target.blocked if target.pull is None else None
     moving = bool(step.actions or step.wake_at is not None or name in memory.busy) and not step.done
     waits = memory.retries.get(name) or memory.retries.get(act.pull_lane(name))
+    if waits is not None and waits.fingerprint not in {"", target.desired.fingerprint if target.desired else ""}:
+        waits = None
     health, running, healthy = health_of(facts, moving=moving and blocked is None and waits is None)
     sync: Sync = "Synced" if step.done and blocked is None else "OutOfSync"
     if target.desired is None and name in wanted.targets:

@@ -11,7 +11,7 @@ and for ``recreate`` old is stopped (and kept) before new is started, so that it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -21,6 +21,7 @@ from reconciler.core.desired import changed_fields
 from reconciler.core.model import (
     App,
     Applied,
+    Blocked,
     Container,
     DesiredApp,
     Limits,
@@ -28,6 +29,7 @@ from reconciler.core.model import (
     NameState,
     Observed,
     Target,
+    Task,
 )
 from reconciler.core.status import HealthWord
 
@@ -42,8 +44,8 @@ class Timing:
     settle: float = 2.2
     """After the name answers the new set. ``valid=1s`` lets nginx keep a name for almost two: it counts whole seconds,
     and what it asked for at 10.0 it still uses at 11.9."""
-    names_warm: float = 7.2
-    """A switch is not complete before the names service has been up for so long: nginx asks again only after 5 s."""
+    names_warm: float = 4.0
+    """A switch is not complete before the names service has been up for so long: nginx asks again within two."""
     drain_poll: float = 0.25
     """How often connections to a retiring replica are counted."""
     blind: float = 1.0
@@ -64,6 +66,10 @@ class Facts:
     timing: Timing
     waits_for: str = ""
     """Why a new version may not start yet: a dependency that is not healthy."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Volume, host directory or ``protocol/port`` -> the running container of another app that has it."""
+    pending: str = ""
+    """The fingerprint of a version that is being made ready while the target is the one before it."""
 
 
 @dataclass(slots=True)
@@ -86,7 +92,7 @@ class Step:
 
     def say(self, reason: str, message: str) -> Step:
         """Set the reason unless there is one."""
-        if not self.message:
+        if message and not self.message:
             self.reason, self.message = reason, message
         return self
 
@@ -156,6 +162,36 @@ def removal(facts: Facts, why: str) -> Step:
     return step.say("Pruning", f"{why}; its containers are being removed, its volumes stay")
 
 
+def clear_failed(facts: Facts) -> Step:
+    """A version was given up and there is none to go back to: what it left must not stay, nor ever take traffic."""
+    step = Step(stalled=True)
+    why = "its version was given up"
+    name = facts.observed.names.names.get(facts.target.name)
+    serving = name.written if name else ()
+    for container in sorted(facts.containers, key=lambda c: c.name):
+        claim = container.claim
+        if claim is None or claim.fingerprint != facts.target.failed or container.address in serving:
+            continue
+        if container.state in {"running", "paused", "restarting"}:
+            step.actions.append(
+                act.StopContainer(claim.app, why, container.id, container.name, container.stop_grace_period)
+            )
+        step.actions.append(act.RemoveContainer(claim.app, why, container.id, container.name, claim.fingerprint))
+    return step
+
+
+def unattended(facts: Facts) -> Step:
+    """No version is known, so nothing is started or stopped; but whoever is gone for certain leaves the name."""
+    step = Step(stalled=True)
+    name = facts.observed.names.names.get(facts.target.name)
+    running = {c.address for c in facts.containers if c.state == "running"}
+    if name is not None:
+        there = tuple(address for address in name.written if address in running)
+        if there and there != name.written:
+            step.actions.append(act.SetName(facts.target.name, "a replica is gone", there))
+    return step
+
+
 class _Rollout:
     """One look at one app. Split into methods only for reading; each method may add actions or a reason to wait."""
 
@@ -176,20 +212,22 @@ class _Rollout:
         }
         self.retiring = [c for c in replicas if self.current.get(c.claim.slot if c.claim else 0) is not c]
         self.old_versions = [c for c in self.retiring if c.claim and c.claim.fingerprint != desired.fingerprint]
-        # What we fall back to was healthy once, even if the store that knew it is lost.
-        self.is_applied = facts.target.blocked is not None or (
-            facts.applied is not None and facts.applied.fingerprint == desired.fingerprint
+        # What we fall back to, and what takes traffic, was healthy once, even if the store that knew it is lost.
+        self.name_state = facts.observed.names.names.get(self.app.name) or NameState((), 0.0, None)
+        self.is_applied = (
+            facts.target.blocked is not None
+            or (facts.applied is not None and facts.applied.fingerprint == desired.fingerprint)
+            or any(container.address in self.name_state.written for container in self.current.values())
         )
         self.drift = self.is_applied and not self.retiring
-        self.name_state = facts.observed.names.names.get(self.app.name) or NameState((), 0.0, None)
         self.ready = {slot: is_ready(c, self.app, facts.observed, facts.now) for slot, c in self.current.items()}
+        self.all_ready = len(self.ready) == self.app.replicas and all(ready for ready, *_ in self.ready.values())
 
     def step(self) -> Step:
         step = self.step_
         self._put_files()
         if not self._may_start():
-            self._keep_name()
-            return step
+            return self._look_after_previous()
         recreate = strategy_of(self.app)[0] == "recreate" and bool(self.old_versions)
         if recreate and any(c.state in {"running", "paused", "restarting"} for c in self.old_versions):
             self._stop_old_first()
@@ -222,46 +260,71 @@ class _Rollout:
         if self.facts.waits_for:
             self.step_.say("WaitingForDependency", self.facts.waits_for)
             return False
+        holder = self._holder()
+        if holder:
+            self.step_.say("WaitingForRelease", holder)
+            return False
         return self.app.before_deploy is None or self._before_deploy()
+
+    def _look_after_previous(self) -> Step:
+        """While this version may not start, the one that runs is kept as if nothing had been committed."""
+        previous = self.facts.target.previous
+        if previous is None or any(isinstance(action, act.Quarantine) for action in self.step_.actions):
+            self._keep_name()
+            return self.step_
+        target = Target(self.app.name, previous, Blocked(self.step_.reason, self.step_.message))
+        kept = next_steps(replace(self.facts, target=target, pending=self.desired.fingerprint))
+        self.step_.actions += kept.actions
+        if kept.wake_at is not None:
+            self.step_.wait(kept.wake_at, "", "")
+        return self.step_
 
     def _before_deploy(self) -> bool:
         """Whether it has run to a good end for this fingerprint. Its container, kept until then, is the proof."""
         task = self.app.before_deploy
         if task is None:
             return True
-        name = f"{self.app.name}.before.{self.desired.fingerprint[:8]}"
         ours = [c for c in self.tasks if c.claim and c.claim.fingerprint == self.desired.fingerprint]
-        if not ours:
-            address = self.facts.pool.take()
-            if address is None:
-                self._subnet_full()
-                return False
-            spec = replace(self.desired.spec, command=task.command, ports=(), health=None, restart=False)
-            self.step_.actions.append(
-                act.RunTask(
-                    self.app.name, "before_deploy runs once for each version", self.desired, address, name, spec
-                )
-            )
-            self.step_.say("BeforeDeploy", "before_deploy is starting; nothing has changed yet")
-            return False
-        container = ours[0]
-        if container.state == "created" and not container.error:
-            self.step_.actions.append(
-                act.StartContainer(self.app.name, "before_deploy was created but not started", container.id, name)
-            )
-            self.step_.say("BeforeDeploy", "before_deploy is starting; nothing has changed yet")
-            return False
-        if container.state == "running":
-            until = container.started_at + task.timeout
+        others = [c for c in self.tasks if c not in ours and c.state == "running"]
+        if others:  # two migrations at once would be worse than a wait
+            until = others[0].started_at + task.timeout
             if self.facts.now < until:
-                self.step_.wait(until, "BeforeDeploy", "before_deploy is running; no traffic has moved")
-                return False
-            self._fail("BeforeDeployTimeout", f"before_deploy did not end within {task.timeout:g} s", container)
+                self.step_.wait(until, "BeforeDeploy", "waiting for before_deploy of another version to end")
+            else:
+                self._end_task(others[0], "before_deploy of another version does not end")
             return False
-        if container.exit_code == 0 and container.state == "exited":
+        return self._task_has_ended_well(task, ours[0]) if ours else self._run_task(task)
+
+    def _run_task(self, task: Task) -> bool:
+        name = f"{self.app.name}.before.{self.desired.fingerprint[:8]}"
+        address = self.facts.pool.take()
+        if address is None:
+            self._subnet_full()
+            return False
+        spec = replace(self.desired.spec, command=task.command, ports=(), health=None, restart=False)
+        why = "before_deploy runs once for each version"
+        self.step_.actions.append(act.RunTask(self.app.name, why, self.desired, address, name, spec))
+        self.step_.say("BeforeDeploy", "before_deploy is starting; nothing has changed yet")
+        return False
+
+    def _task_has_ended_well(self, task: Task, container: Container) -> bool:
+        where = (container.id, container.name)
+        until = container.started_at + task.timeout
+        if container.state == "created" and container.error:
+            self._end_task(container, f"before_deploy could not be started: {container.error}")
+        elif container.state == "created":
+            why = "before_deploy was created but not started"
+            self.step_.actions.append(act.StartContainer(self.app.name, why, *where))
+            self.step_.say("BeforeDeploy", "before_deploy is starting; nothing has changed yet")
+        elif container.state == "running" and self.facts.now < until:
+            self.step_.wait(until, "BeforeDeploy", "before_deploy is running; no traffic has moved")
+        elif container.state == "running":
+            self._fail("BeforeDeployTimeout", f"before_deploy did not end within {task.timeout:g} s", container)
+        elif container.state != "exited" or container.exit_code != 0:
+            end = "ran out of memory" if container.oom_killed else f"ended with exit code {container.exit_code}"
+            self._fail("BeforeDeployFailed", f"before_deploy {container.error or end}", container)
+        else:
             return True
-        end = "ran out of memory" if container.oom_killed else f"ended with exit code {container.exit_code}"
-        self._fail("BeforeDeployFailed", f"before_deploy {container.error or end}", container)
         return False
 
     # -- replicas --------------------------------------------------------------------------------------------------
@@ -269,14 +332,34 @@ class _Rollout:
     def _stop_old_first(self) -> None:
         """Recreate: everything new needs is there, so old makes room. It is kept, so that it can be put back."""
         why = f"{strategy_of(self.app)[1]}: the old version stops before the new one starts"
-        if self.name_state.written:
-            self.step_.actions.append(act.SetName(self.app.name, why, ()))
+        leaving = {container.address for container in self.old_versions}
+        staying = tuple(address for address in self.name_state.written if address not in leaving)
+        if staying != self.name_state.written:
+            self.step_.actions.append(act.SetName(self.app.name, why, staying))
         for container in self.old_versions:
             if container.state in {"running", "paused", "restarting"}:
                 self.step_.actions.append(
-                    act.StopContainer(self.app.name, why, container.id, container.name, self.app.stop_grace_period)
+                    act.StopContainer(self.app.name, why, container.id, container.name, container.stop_grace_period)
                 )
         self.step_.say("RollingOut", f"replacing {self._change()}; {why}")
+
+    def _end_task(self, container: Container, why: str) -> None:
+        if container.state in {"running", "paused"}:
+            self.step_.actions.append(
+                act.StopContainer(self.app.name, why, container.id, container.name, container.stop_grace_period)
+            )
+        fingerprint = container.claim.fingerprint if container.claim else ""
+        self.step_.actions.append(act.RemoveContainer(self.app.name, why, container.id, container.name, fingerprint))
+        self.step_.say("BeforeDeploy", why)
+
+    def _holder(self) -> str:
+        """Who has what this app wants for itself alone: an app that was renamed, or one that gives it up."""
+        wanted = [mount.source for mount in self.desired.spec.mounts if not mount.read_only]
+        wanted += [f"{port.protocol}/{port.host}" for port in self.app.ports]
+        for resource in wanted:
+            if resource in self.facts.held:
+                return f"waiting until {self.facts.held[resource]} lets go of {resource}"
+        return ""
 
     def _start_missing(self) -> None:
         for slot in range(1, self.app.replicas + 1):
@@ -363,10 +446,12 @@ class _Rollout:
                 message = f"{container.name} ended {container.restarts} times before it was healthy{code}"
                 self._fail("CrashLoop", message, container)
                 return True
-            until = container.created_at + health.deadline
-            if container.state == "running" and self.facts.now < until:
+            if container.state != "running":
+                continue  # it is started again, and has its time then
+            until = container.started_at + health.deadline
+            if self.facts.now < until:
                 self.step_.wait(until, *self._starting(slot, container))
-            elif self.facts.now >= until and is_sick(container, self.app, self.facts.observed):
+            elif is_sick(container, self.app, self.facts.observed):
                 message = f"{container.name} was not healthy within {health.deadline:g} s: {self.ready[slot][2]}"
                 self._fail("DeadlineExceeded", message, container)
                 return True
@@ -388,9 +473,8 @@ class _Rollout:
         for slot, (ready, look_at, _) in self.ready.items():
             if not ready and look_at is not None:
                 self.step_.wait(look_at, *self._starting(slot, self.current[slot]))
-        all_ready = len(self.ready) == self.app.replicas and all(ready for ready, *_ in self.ready.values())
-        old_serving = [c for c in self.old_versions if c.state == "running" and c.address in self.name_state.written]
-        if old_serving and not all_ready:
+        old_serving = [c for c in self.retiring if c.state == "running" and c.address in self.name_state.written]
+        if old_serving and not self.all_ready:
             self._keep_name()
             return
         wanted = {c.address for slot, c in self.current.items() if self._serves(slot, c) and c.address}
@@ -408,13 +492,15 @@ class _Rollout:
         return known and not is_sick(container, self.app, self.facts.observed)
 
     def _keep_name(self) -> None:
-        """While old serves: only what is certainly gone leaves the name."""
-        serving = {c.address for c in self.retiring if c.state == "running" and c.address}
-        serving |= {c.address for c in self.current.values() if c.state == "running" and c.address}
-        sick = {c.address for c in self.retiring if is_sick(c, self.app, self.facts.observed)}
+        """While old serves: the name answers what is there and not known to be sick, new ones not yet."""
+        previous = self.facts.target.previous
+        manifest = previous.app if previous is not None else self.app
+        there = [c for c in self.retiring if c.state == "running" and c.address]
+        well = {c.address for c in there if is_ready(c, manifest, self.facts.observed, self.facts.now)[0]}
+        unknown = {c.address for c in there if not is_sick(c, manifest, self.facts.observed)}
         written = set(self.name_state.written)
-        kept = (written & serving) - sick or written & serving
-        self._set_name(sorted(kept), "a replica is gone")
+        kept = well | (unknown & written) or {c.address for c in there} & written
+        self._set_name(sorted(address for address in kept if address), "healthy replicas changed")
 
     def _set_name(self, addresses: Sequence[str | None], reason: str) -> None:
         wanted = tuple(address for address in addresses if address)
@@ -436,8 +522,7 @@ class _Rollout:
         if not self.retiring:
             return
         stopped_recreate = all(c.state in {"exited", "created", "dead"} for c in self.retiring)
-        all_ready = len(self.ready) == self.app.replicas and all(ready for ready, *_ in self.ready.values())
-        if not all_ready or not (stopped_recreate or self._switched()):
+        if not self.all_ready or not (stopped_recreate or self._switched()):
             return
         for container in sorted(self.retiring, key=lambda c: c.name):
             why = "the new version has taken over" if container in self.old_versions else "fewer replicas are asked for"
@@ -449,18 +534,12 @@ class _Rollout:
                 self.step_.say("Retiring", f"{container.name} is stopped and removed: {why}")
 
     def _finish(self) -> None:
+        needed = {self.desired.fingerprint, self.facts.pending}
         for task in self.tasks:
-            stale = task.claim and task.claim.fingerprint != self.desired.fingerprint
-            if stale and task.state != "running" and not self.step_.actions:
-                why = "its version is not wanted any more"
-                self.step_.actions.append(
-                    act.RemoveContainer(
-                        self.app.name, why, task.id, task.name, task.claim.fingerprint if task.claim else ""
-                    )
-                )
-        all_ready = len(self.ready) == self.app.replicas and all(ready for ready, *_ in self.ready.values())
-        if self.step_.actions or self.retiring or not all_ready:
-            if not all_ready:
+            if task.claim and task.claim.fingerprint not in needed and not self.step_.actions:
+                self._end_task(task, "its version is not wanted any more")
+        if self.step_.actions or self.retiring or not self.all_ready:
+            if not self.all_ready:
                 sick = [self.ready[slot][2] or c.name for slot, c in self.current.items() if not self.ready[slot][0]]
                 self.step_.say("Unhealthy", f"not healthy: {'; '.join(sick)}")
             return
@@ -523,8 +602,7 @@ def _retire(
         connected = facts.observed.connections.get(container.id, 0)
         if connected and facts.now < since + facts.timing.settle + drain:
             return facts.now + facts.timing.drain_poll
-        grace = facts.target.desired.app.stop_grace_period if facts.target.desired else 10.0
-        step.actions.append(act.StopContainer(app, why, container.id, container.name, grace))
+        step.actions.append(act.StopContainer(app, why, container.id, container.name, container.stop_grace_period))
     step.actions.append(act.RemoveContainer(app, why, container.id, container.name, claim.fingerprint))
     return None
 

@@ -194,6 +194,9 @@ class Paper:
             exit_code=None if slot else 0,
             pid=1,
             limits=Limits(spec.cpus, spec.memory, spec.pids, spec.restart) if slot else None,
+            writes=frozenset(mount.source for mount in spec.mounts if not mount.read_only),
+            host_ports=tuple((port.protocol, port.host) for port in spec.ports) if slot else (),
+            stop_grace_period=spec.stop_grace_period,
         )
         self._engine(replace(self.observed.engine, containers=(*self.observed.engine.containers, container)))
         self._healthy(container.id)

@@ -2,29 +2,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
 
 import pytest
-from harness.builders import app, desired
+from harness.builders import app
 
 from reconciler.cli.wiring import SiteRenderer
-from reconciler.core.model import Ingress, SiteState, Target
+from reconciler.core.model import App, Ingress, SiteState
 from reconciler.core.site import Frontend
 
 SITE = SiteState(None, None, resolve=False)
 
 
-def targets(*names: str) -> Mapping[str, Target]:
-    apps = [app(name, ingress=(Ingress(f"{name}.example.com", "/", 80),)) for name in names]
-    return {one.name: Target(one.name, desired(one)) for one in apps}
+def routed(*names: str) -> list[App]:
+    return [app(name, ingress=(Ingress(f"{name}.example.com", "/", 80),)) for name in names]
 
 
 def test_a_site_is_rendered_again_only_when_something_that_it_shows_changed() -> None:
     renderer = SiteRenderer(Frontend("10.201.0.1"))
-    one = targets("shop")
+    one = routed("shop")
     first = renderer.render(one, SITE)
     assert renderer.render(one, SiteState("loaded", "written", resolve=False)) is first
-    assert renderer.render(targets("shop", "other"), SITE).id != first.id
+    assert renderer.render(routed("other", "shop"), SITE).id != first.id
     assert renderer.render(one, SiteState(None, None, resolve=True)).id != first.id
 
 

@@ -6,4 +6,20 @@ from reconciler.core import actions as act
 def test_a_pull_has_a_lane_of_its_own_so_that_repairs_need_not_wait_for_it() -> None:
     assert act.lane(act.PullImage("shop", "", "shop:1", None, "r")) == act.pull_lane("shop") == "pull:shop"
     assert act.lane(act.SetName("shop", "", ())) == "shop"
-    assert act.lane(act.EnsureNetwork("", "")) == ""
+    assert act.lane(act.EnsureNetwork("", "")) == act.NETWORK
+
+
+def test_what_ails_one_part_of_the_host_holds_up_no_other() -> None:
+    actions = [
+        act.EnsureNetwork("", ""),
+        act.StartNames("", ""),
+        act.LoadSite("", "", "1", ()),
+        act.RemoveLeftovers("", "", frozenset()),
+    ]
+    assert tuple(act.lane(action) for action in actions) == act.HOST_LANES
+
+
+def test_the_name_and_what_retires_are_no_attempts() -> None:
+    assert act.is_attempt(act.Unpause("shop", "", "c", "shop.1"))
+    assert not act.is_attempt(act.SetName("shop", "", ()))
+    assert not act.is_attempt(act.StopContainer("shop", "", "c", "shop.1", 10))

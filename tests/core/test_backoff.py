@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from reconciler.core.backoff import LONGEST, Backoff
+from reconciler.core.actions import NGINX
+from reconciler.core.backoff import LONGEST, Backoff, is_waiting
+from reconciler.core.model import Retry
 
 
 def test_failures_wait_longer_each_time_up_to_five_minutes() -> None:
@@ -18,19 +20,40 @@ def test_failures_wait_longer_each_time_up_to_five_minutes() -> None:
 def test_repeated_drift_meets_growing_patience_but_the_first_repairs_are_immediate() -> None:
     backoff = Backoff()
     for _ in range(3):
-        backoff.repaired("shop", now=100.0)
+        backoff.repaired("shop", "shop.1", now=100.0)
         assert backoff.retries == {}
-    backoff.repaired("shop", now=100.0)
+    backoff.repaired("shop", "shop.1", now=100.0)
     assert backoff.retries["shop"].not_before == 101.0
-    backoff.repaired("shop", now=100.0)
+    backoff.repaired("shop", "shop.1", now=100.0)
     assert backoff.retries["shop"].not_before == 102.0
-    backoff.repaired("shop", now=10_000.0)
+    backoff.repaired("shop", "shop.1", now=10_000.0)
     assert backoff.retries == {}
 
 
 def test_lanes_of_apps_that_are_gone_are_forgotten_but_not_the_hosts_own() -> None:
     backoff = Backoff()
-    for lane in ("", "shop", "pull:shop", "old", "pull:old"):
+    for lane in (NGINX, "shop", "pull:shop", "old", "pull:old"):
         backoff.failed(lane, "X", "y", now=0.0)
-    backoff.forget_except({"shop"})
-    assert set(backoff.retries) == {"", "shop", "pull:shop"}
+    backoff.forget_except({"shop"}, now=0.0)
+    assert set(backoff.retries) == {NGINX, "shop", "pull:shop"}
+
+
+def test_many_replicas_lost_at_once_are_no_repetition() -> None:
+    backoff = Backoff()
+    for slot in range(12):
+        backoff.repaired("shop", f"shop.{slot}", now=100.0)
+    assert backoff.retries == {}
+
+
+def test_another_version_starts_counting_anew() -> None:
+    backoff = Backoff()
+    assert [backoff.failed("shop", "X", "y", 0.0, "one") for _ in range(3)] == [1, 2, 3]
+    assert backoff.failed("shop", "X", "y", 0.0, "two") == 1
+
+
+def test_a_clock_that_went_back_makes_nobody_wait_for_ever() -> None:
+    retry = Retry(10_000.0, 1, "X", "y")
+    assert is_waiting(retry, 9_999.0)
+    assert not is_waiting(retry, 10_000.0)
+    assert not is_waiting(retry, 10_000.0 - LONGEST - 1)
+    assert not is_waiting(None, 0.0)

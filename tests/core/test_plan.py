@@ -13,6 +13,7 @@ from reconciler.core.model import (
     BrokenManifest,
     Container,
     Health,
+    Ingress,
     Memory,
     NameState,
     Observed,
@@ -25,7 +26,7 @@ from reconciler.core.model import (
     Task,
     Volume,
 )
-from reconciler.core.plan import PRUNE_BLOCKED, retiring, watch_list
+from reconciler.core.plan import PRUNE_BLOCKED, retiring, routed, watch_list
 from reconciler.core.simulate import Forecast, empty_host, forecast
 
 LATER = NOW + 10_000
@@ -103,7 +104,7 @@ def test_old_is_not_stopped_while_someone_is_connected_but_not_for_ever() -> Non
 
 @pytest.mark.parametrize(
     ("answered", "up_since"),
-    [(("10.201.9.9",), 0.0), (None, None), ("written", LATER + 4)],
+    [(("10.201.9.9",), 0.0), (None, None), ("written", LATER + 6)],
     ids=["stale", "down", "cold"],
 )
 def test_a_switch_is_not_complete_before_the_names_service_answers_it(answered: Any, up_since: float | None) -> None:
@@ -425,3 +426,135 @@ def test_quarantine_of_another_fingerprint_means_nothing() -> None:
     end = converged(desired(app()))
     memory = replace(end.memory, quarantined={"shop": Quarantined("0" * 16, "CrashLoop", "x", "b" * 40, NOW)})
     assert steps(end.wanted, end.observed, memory, LATER).converged
+
+
+# --- found in review: each of these was an outage -------------------------------------------------------------------
+
+
+def test_a_retry_keeps_nobody_from_looking_after_the_name() -> None:
+    end = converged(desired(app(replicas=2)))
+    one = container(end, "shop.1.")
+    memory = replace(
+        end.memory, retries={"shop": Retry(LATER + 200, 8, "X", "y", end.memory.applied["shop"].fingerprint)}
+    )
+    made = steps(end.wanted, without(end.observed, "shop.2."), memory, LATER)
+    assert made.actions == (act.SetName("shop", "healthy replicas changed", (one.address or "",)),)
+    assert made.wake_at == LATER + 200
+
+
+def test_a_newer_commit_need_not_wait_for_the_retry_of_an_older_one() -> None:
+    end = converged(desired(app()))
+    memory = replace(end.memory, retries={"shop": Retry(LATER + 200, 8, "X", "y", "f" * 16)})
+    made = steps(wanted(desired(app(), image="sha256:2")), end.observed, memory, LATER)
+    assert kinds(made) == ["StartReplica"]
+
+
+@pytest.mark.parametrize("waiting", ["dependency", "before_deploy"])
+def test_the_running_version_is_looked_after_while_the_next_one_may_not_start(waiting: str) -> None:
+    old = desired(app(replicas=2))
+    end = converged(old, desired(app("db")))
+    if waiting == "dependency":
+        new = desired(app(replicas=2, depends_on=("absent",)), image="sha256:2")
+        asked = wanted(new, desired(app("db")), absent=Target("absent", None, Blocked("InvalidManifest", "x")))
+    else:
+        new = desired(app(replicas=2, before_deploy=Task(("migrate",))), image="sha256:2")
+        asked = wanted(new, desired(app("db")))
+    asked = replace(asked, targets={**asked.targets, "shop": Target("shop", new, previous=old)})
+    made = steps(asked, without(end.observed, "shop.1."), end.memory, LATER)
+    starts = [action for action in made.actions if isinstance(action, act.StartReplica)]
+    assert [action.desired.fingerprint for action in starts] == [old.fingerprint]
+    names = [action for action in made.actions if isinstance(action, act.SetName)]
+    assert [action.addresses for action in names] == [(container(end, "shop.2.").address,)]
+
+
+def test_scaling_down_to_a_slot_that_is_down_keeps_those_that_serve() -> None:
+    three = converged(desired(app(replicas=3)))
+    asked = wanted(desired(app(replicas=1)))
+    made = steps(asked, without(three.observed, "shop.1."), three.memory, LATER)
+    names = [action.addresses for action in made.actions if isinstance(action, act.SetName)]
+    assert all(names)
+    end = forecast(asked, without(three.observed, "shop.1."), three.memory, SUBNET, LATER)
+    assert [c.name[:6] for c in end.observed.engine.containers] == ["shop.1"]
+
+
+def test_addresses_in_the_making_are_not_given_twice() -> None:
+    first = steps(wanted(desired(app(replicas=9))), empty_host(), Memory(), NOW)
+    given = frozenset(a.address for a in first.actions if isinstance(a, act.StartReplica))
+    memory = Memory(busy={"shop": "starting"}, reserved=given)
+    second = steps(wanted(desired(app(replicas=9)), desired(app("other", replicas=9))), empty_host(), memory, NOW)
+    assert given.isdisjoint(a.address for a in second.actions if isinstance(a, act.StartReplica))
+
+
+@pytest.mark.parametrize("state", ["created", "exited", "running"])
+def test_a_power_cut_in_the_middle_of_a_rollout_fails_no_version(state: Any) -> None:
+    probed = app(health=Health("http", port=80, deadline=30))
+    before = converged(desired(probed))
+    new = desired(probed, image="sha256:2")
+    end = forecast(wanted(new), before.observed, before.memory, SUBNET, LATER)
+    back = LATER + 5_000
+    halfway = changed(end.observed, "shop.", state=state, created_at=LATER, started_at=back - 3)
+    halfway = replace(halfway, probes={}, names=before.observed.names)
+    assert "Quarantine" not in kinds(steps(wanted(new), halfway, before.memory, back))
+
+
+def test_a_renamed_app_waits_until_the_old_one_lets_go_of_its_volume() -> None:
+    volume = (Volume("data", "/data"),)
+    before = converged(desired(app("db", volumes=volume)), desired(app("other")))
+    asked = wanted(desired(app("pg", volumes=volume)), desired(app("other")))
+    made = steps(asked, before.observed, before.memory, LATER)
+    assert "StartReplica" not in kinds(made)
+    assert "lets go of data" in made.statuses["pg"].message
+    end = forecast(asked, before.observed, before.memory, SUBNET, LATER)
+    assert end.end.statuses["pg"].sync == "Synced"
+
+
+def test_a_version_given_up_with_nothing_to_go_back_to_is_cleared_away_unless_it_serves() -> None:
+    end = converged(desired(app()))
+    one = container(end, "shop.1.")
+    given_up = Target("shop", None, Blocked("CrashLoop", "x"), failed=desired(app()).fingerprint)
+    asked = wanted(shop=given_up)
+    nameless = replace(end.observed, names=replace(end.observed.names, names={}))
+    assert kinds(steps(asked, nameless, end.memory, LATER)) == ["StopContainer", "RemoveContainer"]
+    assert one.address in end.observed.names.names["shop"].written
+    assert steps(asked, end.observed, end.memory, LATER).actions == ()
+
+
+def test_what_is_wrong_with_one_part_of_the_host_bars_no_other_and_passes_when_it_is_right() -> None:
+    end = converged(desired(app()))
+    memory = replace(end.memory, retries={act.NGINX: Retry(LATER + 200, 3, "NginxDown", "nginx does not run")})
+    assert steps(end.wanted, end.observed, memory, LATER).converged
+    assert end.observed.site is not None
+    down = replace(
+        end.observed,
+        site=replace(end.observed.site, loaded=None),
+        names=replace(end.observed.names, up_since=None),
+    )
+    made = steps(end.wanted, down, memory, LATER)
+    assert kinds(made) == ["StartNames"]
+    assert made.faults == (("NginxDown", "nginx does not run"),)
+
+
+def test_migrations_never_overlap_and_one_that_does_not_end_is_ended() -> None:
+    migrated = app(before_deploy=Task(("migrate",), timeout=60))
+    before = converged(desired(migrated))
+    two = forecast(wanted(desired(migrated, image="sha256:2")), before.observed, before.memory, SUBNET, LATER)
+    task = next(c for c in two.observed.engine.containers if c.name.startswith("shop.before."))
+    running = replace(task, state="running", started_at=LATER, exit_code=None)
+    observed = replace(
+        before.observed, engine=replace(before.observed.engine, containers=(container(before, "shop.1."), running))
+    )
+    third = wanted(desired(migrated, image="sha256:3"))
+    waiting = steps(third, observed, before.memory, LATER + 10)
+    assert "RunTask" not in kinds(waiting)
+    assert waiting.wake_at == LATER + 60
+    assert kinds(steps(third, observed, before.memory, LATER + 61)) == ["StopContainer", "RemoveContainer"]
+
+
+def test_routes_belong_to_the_version_that_the_name_answers() -> None:
+    old = desired(app(ingress=(Ingress("a.example", "/", 80),)))
+    new = desired(app(ingress=(Ingress("a.example", "/", 9090),)), image="sha256:2")
+    before = converged(old)
+    targets = {"shop": Target("shop", new, previous=old)}
+    assert [each.ingress[0].port for each in routed(targets, before.observed)] == [80]
+    after = forecast(wanted(new), before.observed, before.memory, SUBNET, LATER)
+    assert [each.ingress[0].port for each in routed(targets, after.observed)] == [9090]

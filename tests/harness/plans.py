@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.builders import NOW, SUBNET, app, converged, desired, wanted
+from reconciler.core import actions as act
 from reconciler.core.model import (
     App,
     Blocked,
@@ -298,7 +299,9 @@ def failing() -> Situation:
     """nginx refuses, and an app waits for its next attempt."""
     now = replace(asked(new(replace(SHOP, image="shop:2")), new(DB)), generation="generation-2")
     retries = {
-        "": Retry(LATER + 30, 2, "NginxDidNotLoad", "nginx went on with the old configuration: port 80 is taken"),
+        act.NGINX: Retry(
+            LATER + 30, 2, "NginxDidNotLoad", "nginx went on with the old configuration: port 80 is taken"
+        ),
         "shop": Retry(LATER + 9, 3, "RegistryUnavailable", "registry.example.com does not answer"),
     }
     return on(running(SHOP, DB), now, retries=retries)

@@ -284,6 +284,10 @@ def _with_details(listed: Container, inspected: Mapping[str, Any]) -> Container:
             pids=max(host.get("PidsLimit") or 0, 0),
             restart=(host.get("RestartPolicy") or {}).get("Name") in {"unless-stopped", "always"},
         ),
+        writes=frozenset(
+            mount.get("Name") or mount.get("Source") or "" for mount in inspected.get("Mounts") or () if mount.get("RW")
+        ),
+        stop_grace_period=float((inspected.get("Config") or {}).get("StopTimeout") or 10),
     )
 
 
