@@ -22,7 +22,6 @@ from reconciler.core.model import Ingress
 from reconciler.core.site import FILE
 from reconciler.errors import Failed, Unavailable
 from reconciler.world.nginx import NginxSite, include_line
-from reconciler.world.nginx.program import Program
 
 SHOP = app("shop")
 BOTH = (SHOP, app("api"))
@@ -312,14 +311,6 @@ def test_no_test_changes_who_owns_the_directories_that_nginx_was_built_with(
         site.load(generation.id, generation.files)
     assert [directory.stat().st_uid for directory in owned] == [12_345] * len(owned)
     assert len(owned) == 5
-
-
-def test_an_nginx_that_was_built_without_a_module_is_not_told_of_it(stopped: PrivateNginx, tmp_path: Path) -> None:
-    fake = tmp_path / "nginx"
-    fake.write_text("#!/bin/sh\necho 'nginx/1.26.0 --without-http_scgi_module --without-http_uwsgi_module' >&2\n")
-    fake.chmod(0o755)
-    build = Program(replace(stopped.settings, command=(str(fake),))).build()
-    assert build.temp_paths == ("client_body_temp_path", "proxy_temp_path", "fastcgi_temp_path")
 
 
 def test_an_upgraded_program_is_asked_again(stopped: PrivateNginx, tmp_path: Path) -> None:
