@@ -188,8 +188,9 @@ INSTEAD = {  # for what may not be left out
     ("registry_credentials", "file"): "other.sops.yaml",
 }
 NOT_READ = {("$schema",), ("kind",)}
+SOPS = {"mac": "ENC[x]", "age": [{"recipient": "age1x"}]}
 SEALED = json.dumps(
-    {**dict.fromkeys(["KEY", "USER", "PASS", "username", "password"], "ENC[x]"), "sops": {"mac": "ENC[x]"}}
+    {**dict.fromkeys(["KEY", "USER", "PASS", "username", "password"], "ENC[x]"), "sops": SOPS}
 )
 FLEET = {"kind": "Fleet", "hosts": {"web-1": {"labels": ["web"]}}}
 

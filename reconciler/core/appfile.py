@@ -179,7 +179,7 @@ class _Drafting:
         resolved = self._resolved(node)
         if resolved and folder and not resolved.startswith(f"{folder}/"):
             self._problem(
-                node, f"a SOPS file must stand in the app's own folder, {folder}/, or below it; copy it there"
+                node, f"a SOPS file must stand in the app's own folder, {folder}/, or below it, encrypted for this app"
             )
             return ""
         return resolved

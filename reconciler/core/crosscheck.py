@@ -42,6 +42,8 @@ class _Entry:
     placed: bool
     """``hosts:`` is sound, so that we know where the app would run."""
     problems: list[Problem] = field(default_factory=list)
+    seals: list[tuple[Node, str, str]] = field(default_factory=list)
+    """The SOPS files that it uses: where it names one, its path, and ``Sealed.identity``."""
 
     @property
     def name(self) -> str:
@@ -76,6 +78,7 @@ def check(drafts: Sequence[Draft], around: Surroundings) -> Mapping[str, Sequenc
     for entry in entries:
         _files(entry, around)
         _secrets(entry, around)
+    _copies(entries)
     return {entry.place: entry.problems for entry in entries if entry.problems}
 
 
@@ -292,7 +295,11 @@ def _look(entry: _Entry, node: Node, path: str, around: Surroundings, looked: se
             node, f"{path} belongs to the app of {owner}; a SOPS file is used by the app in whose folder it stands"
         )
         return None
+    if around.files[path].link:
+        entry.blame(node, f"{path} is a symbolic link; a SOPS file must itself stand in the app's folder")
+        return None
     sealed = around.sealed(path)
+    entry.seals.append((node, path, sealed.identity))
     if path not in looked:
         entry.problems += [
             Problem(each.path, each.line, each.column, each.message, entry.name, each.severity)
@@ -300,6 +307,24 @@ def _look(entry: _Entry, node: Node, path: str, around: Surroundings, looked: se
         ]
     looked.add(path)
     return None if sealed.problems else sealed
+
+
+def _copies(entries: Sequence[_Entry]) -> None:
+    """The host's key opens every app's file, wherever a copy of it stands. Who copied cannot be told."""
+    users: dict[str, list[tuple[_Entry, Node, str]]] = defaultdict(list)
+    for entry in entries:
+        for node, path, identity in entry.seals:
+            if identity:
+                users[identity].append((entry, node, path))
+    for uses in users.values():
+        for entry, node, path in uses:
+            others = sorted({theirs for other, _, theirs in uses if other is not entry})
+            if others:
+                entry.blame(
+                    node,
+                    f"{path} and {listed(others)} are copies of one SOPS file, used by several apps; encrypt each "
+                    f"app's secrets for themselves (`sops rotate -i {path}` does), and remove what was copied",
+                )
 
 
 def _owner(path: str, manifests: Collection[str]) -> str | None:

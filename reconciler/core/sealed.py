@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import dataclass
 
 from reconciler.core.document import read
 from reconciler.core.model import Problem
 from reconciler.core.node import Node, in_order
+from reconciler.core.recipients import objections, objections_to_lines, remedy
 from reconciler.core.secretfile import LARGEST, binary_key, format_of
 from reconciler.errors import InvalidInput
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,199}")
 _ASSIGNMENT = re.compile(r"([^=\s#][^=]*)=(.*)")
+_ENCRYPTED = re.compile(r"ENC\[AES256_GCM,data:(.+),iv:(.+),tag:(.+),type:.+\]")
 _RULES = ("encrypted_suffix", "unencrypted_regex", "encrypted_regex", "unencrypted_comment_regex")
 
 
@@ -23,6 +26,8 @@ class Sealed:
     keys: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     """Why it cannot be used, with places in the file itself; never with a value of it."""
+    identity: str = ""
+    """Equal for files that were encrypted together: one is a copy of the other, however its text was changed."""
 
 
 def look(path: str, content: bytes) -> Sealed:
@@ -67,7 +72,7 @@ def _mapping(path: str, root: Node, *, binary: bool) -> Sealed:
     if metadata is None or metadata.at("mac") is None:
         return Sealed(problems=(root.problem(_not_encrypted(path)),))
     secrets = {key: node for key, node in root.fields.items() if key != "sops"}
-    problems: list[Problem] = []
+    problems = [node.problem(f"{why}. {remedy(path)}") for why, node in objections(root)]
     for key, node in secrets.items():
         wrong = _unfit(key)
         if wrong:
@@ -78,7 +83,19 @@ def _mapping(path: str, root: Node, *, binary: bool) -> Sealed:
             )
         elif node.value not in {"", None} and not node.text.startswith("ENC[") and not _left_plain(key, metadata):
             problems.append(node.key_problem(_plain(key)))
-    return Sealed((binary_key(path),) if binary else tuple(secrets), in_order(problems))
+    mac = metadata.fields["mac"].text
+    return Sealed((binary_key(path),) if binary else tuple(secrets), in_order(problems), _identity(mac))
+
+
+def _identity(mac: str) -> str:
+    """The checksum as sops encrypted it, with a number that is never used twice. Decoded: base64 has several ways."""
+    match = _ENCRYPTED.match(mac)
+    if match is None:
+        return ""
+    try:
+        return "/".join(base64.b64decode(part).hex() for part in match.groups())
+    except ValueError:
+        return ""
 
 
 def _left_plain(key: str, metadata: Node) -> bool:
@@ -94,7 +111,7 @@ def _dotenv(path: str, content: bytes) -> Sealed:
         return Sealed(problems=(Problem(path, 1, 1, "this file is not UTF-8 text"),))
     found: dict[str, int] = {}
     problems: list[Problem] = []
-    encrypted = False
+    mac: str | None = None
     for number, line in enumerate(lines, 1):
         match = _ASSIGNMENT.fullmatch(line.rstrip("\r"))
         if match is None:
@@ -103,7 +120,7 @@ def _dotenv(path: str, content: bytes) -> Sealed:
             continue
         key, value = match.groups()
         if key.startswith("sops_"):
-            encrypted = encrypted or key == "sops_mac"
+            mac = value if key == "sops_mac" else mac
             continue
         wrong = "leave out 'export': SOPS takes it for a part of the key" if key.startswith("export ") else _unfit(key)
         if wrong is None and key in found:
@@ -113,6 +130,8 @@ def _dotenv(path: str, content: bytes) -> Sealed:
         if wrong:
             problems.append(Problem(path, number, 1, wrong))
         found.setdefault(key, number)
-    if not encrypted:
+    if mac is None:
         return Sealed(problems=(Problem(path, 1, 1, _not_encrypted(path)),))
-    return Sealed(tuple(found), in_order(problems))
+    refused = objections_to_lines("\n".join(lines))
+    problems += [Problem(path, line, 1, f"{why}. {remedy(path)}") for why, line in refused]
+    return Sealed(tuple(found), in_order(problems), _identity(mac))

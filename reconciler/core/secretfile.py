@@ -23,6 +23,28 @@ Format = Literal["yaml", "json", "dotenv", "binary"]
 LARGEST = 1024 * 1024
 """Bytes of one SOPS file; secrets live in memory, on tmpfs and in the environment."""
 
+REASONS: tuple[str, ...] = (
+    "AgeKeyExposed",
+    "AgeKeyMissing",
+    "DecryptNoKey",
+    "DuplicateKey",
+    "FormatUnsupported",
+    "KeyServiceRefused",
+    "MacMismatch",
+    "NestedSecret",
+    "NotEncrypted",
+    "NumberRounded",
+    "SecretKeyUnfit",
+    "SecretTampered",
+    "SecretsTooLarge",
+    "SecretsUnreadable",
+    "SeveralDocuments",
+    "SopsFailed",
+    "SopsMissing",
+    "SopsTimeout",
+)
+"""Every reason for which a SOPS file is not revealed, so that metrics begin at zero."""
+
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,199}")
 _HARMLESS = re.compile(r"[\w .-]{1,60}", re.ASCII)
 _EXACT_DIGITS = 15  # decimal digits that a 64-bit float always keeps

@@ -9,11 +9,19 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from reconciler.core.model import LARGEST_FILE, Entry
 from reconciler.errors import InvalidInput
 
 _CHUNK = 1024 * 1024
+
+
+class _File(NamedTuple):
+    """What a name in the directory stands for."""
+
+    target: Path
+    link: bool
 
 
 class DirectoryTree:
@@ -41,7 +49,8 @@ class DirectoryTree:
     @cached_property
     def entries(self) -> Mapping[str, Entry]:
         """Every regular file."""
-        return MappingProxyType({path: _entry(file, path) for path, file in sorted(self._files.items())})
+        found = sorted(self._files.items())
+        return MappingProxyType({path: _entry(each.target, path, link=each.link) for path, each in found})
 
     def read(self, path: str) -> bytes:
         """The bytes of one file.
@@ -50,7 +59,7 @@ class DirectoryTree:
             KeyError: There is none.
             InvalidInput: It is larger than we read, or not readable.
         """
-        file = self._files[path]
+        file = self._files[path].target
         try:
             with file.open("rb") as stream:
                 content = stream.read(LARGEST_FILE + 1)
@@ -65,10 +74,10 @@ class DirectoryTree:
         return content
 
     @cached_property
-    def _files(self) -> Mapping[str, Path]:
+    def _files(self) -> Mapping[str, _File]:
         return dict(self._walk())
 
-    def _walk(self) -> Iterator[tuple[str, Path]]:
+    def _walk(self) -> Iterator[tuple[str, _File]]:
         for folder, folders, names in os.walk(self._root):
             folders[:] = [name for name in folders if name != ".git"]
             for name in names:
@@ -78,7 +87,7 @@ class DirectoryTree:
                 target = self._target(file)
                 if target is not None:
                     relative = os.fsencode(file.relative_to(self._root))
-                    yield relative.decode(errors="backslashreplace"), target
+                    yield relative.decode(errors="backslashreplace"), _File(target, target != file)
 
     def _target(self, file: Path) -> Path | None:
         """The regular file that a directory entry stands for, if it lies in the directory."""
@@ -91,7 +100,7 @@ class DirectoryTree:
         return target if regular and inside else None
 
 
-def _entry(file: Path, path: str) -> Entry:
+def _entry(file: Path, path: str, *, link: bool) -> Entry:
     digest = hashlib.sha1(usedforsecurity=False)  # it is what git's ids are
     try:
         with file.open("rb") as stream:
@@ -101,7 +110,7 @@ def _entry(file: Path, path: str) -> Entry:
                 digest.update(chunk)
     except OSError as error:
         raise _unreadable(path, error) from error
-    return Entry(digest.hexdigest(), size)
+    return Entry(digest.hexdigest(), size, link)
 
 
 def _unreadable(path: str, error: OSError) -> InvalidInput:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from reconciler.core import secretfile
 from reconciler.core.status import HEALTH_WORDS, SYNC_WORDS, AppStatus, HostStatus
 
 if TYPE_CHECKING:
@@ -26,17 +27,6 @@ Usage = Callable[[int], tuple[str, float, int] | None]
 OUTCOMES = ("success", "failure")
 CYCLE_RESULTS = ("converged", "progressing", "blocked", "failed")
 PHASES = ("parse", "resolve", "observe", "plan", "apply")
-DECRYPT_REASONS = (
-    "AgeKeyExposed",
-    "AgeKeyMissing",
-    "DecryptNoKey",
-    "MacMismatch",
-    "SecretTampered",
-    "SecretsUnreadable",
-    "SopsFailed",
-    "SopsMissing",
-    "SopsTimeout",
-)
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -131,7 +121,7 @@ class Metrics:
             "nginx_reloads", "Times that nginx was asked to load other routes.", False, "result", OUTCOMES
         )
         self._decrypt_failures = _Counter(
-            "decrypt_failures", "SOPS files that could not be decrypted.", False, "reason", DECRYPT_REASONS
+            "decrypt_failures", "SOPS files that could not be decrypted.", False, "reason", secretfile.REASONS
         )
         self._deployments = _Counter(
             "deployments", "Versions that became healthy, or were given up.", True, "result", OUTCOMES

@@ -13,41 +13,20 @@ import shutil
 import stat
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler import process
-from reconciler.core import secretfile
+from reconciler.core import recipients, secretfile
 from reconciler.core.model import Secret
 from reconciler.errors import InvalidInput, ReconcilerError, Unavailable
-
-REASONS: tuple[str, ...] = (
-    "AgeKeyExposed",
-    "AgeKeyMissing",
-    "DecryptNoKey",
-    "DuplicateKey",
-    "FormatUnsupported",
-    "MacMismatch",
-    "NestedSecret",
-    "NotEncrypted",
-    "NumberRounded",
-    "SecretKeyUnfit",
-    "SecretTampered",
-    "SecretsTooLarge",
-    "SecretsUnreadable",
-    "SeveralDocuments",
-    "SopsFailed",
-    "SopsMissing",
-    "SopsTimeout",
-)
-"""Every reason that ``reveal`` can fail with, so that metrics begin at zero."""
 
 CREDENTIAL = "age.key"
 """Name of the systemd credential (``LoadCredential=age.key:/etc/reconciler/age.key``)."""
 
-_KEPT = 4096  # files; forget_except is the real bound, this one holds when nobody calls it
+_KEPT = 256  # files
+_FORGOTTEN = 86_400.0  # seconds: plaintext that nobody asked for so long is dropped; its app is gone, or has another
 _RETRY_WORLD = 60.0  # seconds: what an operator mends without a commit is noticed after so long
 _RETRY_FILE = 600.0  # seconds: the same bytes give the same answer, but for a repaired sops
 _PUBLIC_KEY = re.compile(rb"\bage1[0-9a-z]{50,}\b")
@@ -76,9 +55,9 @@ class _Refused:
 class SopsVault:
     """The ``Vault`` of protocols.py. Safe for use by several threads.
 
-    Decrypted files stay in memory until ``forget_except`` drops them, also while the key is gone. Failures are kept
-    too, for a minute or ten, so that a wrong key does not run sops in every cycle; a replaced key file is noticed
-    at once.
+    The files that were asked for last stay decrypted in memory, also while the key is gone, each until nobody has
+    asked for a day. Failures are kept too, for a minute or ten, so that a wrong key does not run sops in every cycle;
+    a replaced key file is noticed at once.
 
     Args:
         command: ``sops``, or its path.
@@ -92,15 +71,14 @@ class SopsVault:
         command: str,
         age_key: Path | None,
         *,
-        timeout: float = 15.0,
+        timeout: float = 5.0,
         on_failure: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        self.failures: Counter[str] = Counter()
         self._command = command
         self._age_key = age_key
         self._timeout = timeout
         self._on_failure = on_failure
-        self._known: dict[tuple[str, str], _Revealed | _Refused] = {}
+        self._known: dict[tuple[str, str], tuple[float, _Revealed | _Refused]] = {}
         self._lock = threading.Lock()
 
     def reveal(self, path: str, blob: str, content: bytes) -> Mapping[str, Secret]:
@@ -115,8 +93,7 @@ class SopsVault:
             InvalidInput: The file itself is wrong; a commit mends it.
             Unavailable: No key fits, sops is missing or failed, time ran out; the operator mends it on this host.
         """
-        with self._lock:
-            known = self._known.get((blob, path))
+        known = self._recall((blob, path))
         if isinstance(known, _Revealed):
             return known.secrets
         if known and time.monotonic() < known.until and known.key == self._key_stamp():
@@ -125,7 +102,6 @@ class SopsVault:
         try:
             secrets = self._decrypt(path, content)
         except ReconcilerError as error:
-            self.failures[error.reason] += 1
             self._on_failure(error.reason)
             patience = _RETRY_FILE if isinstance(error, InvalidInput) else _RETRY_WORLD
             until = time.monotonic() + patience
@@ -136,22 +112,28 @@ class SopsVault:
         self._remember((blob, path), _Revealed(secrets))
         return secrets
 
-    def forget_except(self, blobs: Collection[str]) -> None:
-        """Drop all plaintext but that of these blobs."""
-        keep = frozenset(blobs)
+    def _recall(self, key: tuple[str, str]) -> _Revealed | _Refused | None:
+        now = time.monotonic()
         with self._lock:
-            self._known = {key: known for key, known in self._known.items() if key[0] in keep}
+            # The dict keeps the order of the questions.
+            while self._known and now - next(iter(self._known.values()))[0] > _FORGOTTEN:
+                self._known.pop(next(iter(self._known)))
+            _, known = self._known.pop(key, (now, None))
+            if known is not None:
+                self._known[key] = now, known
+            return known
 
     def _remember(self, key: tuple[str, str], known: _Revealed | _Refused) -> None:
         with self._lock:
             self._known.pop(key, None)
             while len(self._known) >= _KEPT:
-                self._known.pop(next(iter(self._known)))  # the oldest: a dict keeps its order
-            self._known[key] = known
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = time.monotonic(), known
 
     def _decrypt(self, path: str, content: bytes) -> Mapping[str, Secret]:
         form = secretfile.format_of(path)
         secretfile.check(path, form, content)
+        recipients.check(path, form, content)
         key = self._usable_key()
         command = shutil.which(self._command)
         if command is None:
@@ -174,8 +156,7 @@ class SopsVault:
             raise Unavailable(
                 f"{path}: sops did not decrypt it within {self._timeout:g} s",
                 reason="SopsTimeout",
-                remedy="See whether the host is overloaded, or the file asks a key service that does not answer; "
-                "encrypt it for this host's age key",
+                remedy="See whether the host is overloaded; the agent tries again by itself",
             ) from None
         if done.code:
             raise _meaning(done.code, path, content, key)

@@ -45,7 +45,7 @@ def test_tree(tree: Path, reader: ManifestReader) -> None:
     assert_golden(tree.with_suffix(".problems"), summary(reader.read(MemoryTree.of(tree))))
 
 
-SEALED = "A: ENC[x]\nB: ENC[x]\nsops: {mac: 'ENC[x]'}\n"
+SEALED = "A: ENC[x]\nB: ENC[x]\nsops: {mac: 'ENC[x]', age: [{recipient: age1x}]}\n"
 
 
 def one(reader: ManifestReader, text: str, **further: str) -> App:

@@ -110,6 +110,29 @@ def test_what_sops_would_lose_in_silence(smith: SecretSmith) -> None:
     ]
 
 
+def test_a_copy_is_known_however_it_is_dressed(smith: SecretSmith) -> None:
+    content = smith.encrypt('{"A": "x"}', "yaml")
+    dressed = b"# mine\n" + content.replace(b"    mac:", b"    mac:   ")
+    dressed = re.sub(rb"(tag:[^=]{21})(.)==(,type:str\]\n +unencr)", other_base64, dressed)
+    assert base64_of(dressed) != base64_of(content)
+    identity = look("s.sops.yaml", content).identity
+    assert identity
+    assert look("other.sops.yaml", dressed).identity == identity
+    assert look("s.sops.yaml", smith.encrypt('{"A": "x"}', "yaml")).identity != identity
+    assert look("s.sops.env", smith.encrypt("A=x\n", "dotenv")).identity
+    assert look("s.sops.json", b'{"sops": {"mac": "ENC[AES256_GCM,data:*,iv:a,tag:b,type:str]"}}').identity == ""
+
+
+def base64_of(content: bytes) -> list[bytes]:
+    return re.findall(rb"tag:[^,]*", content)
+
+
+def other_base64(match: re.Match[bytes]) -> bytes:
+    """Another letter that stands for the same bytes."""
+    letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    return match[1] + letters[letters.index(match[2]) + 1 :][:1] + b"==" + match[3]
+
+
 def test_metadata_is_needed(smith: SecretSmith) -> None:
     content = smith.encrypt('{"A": "x"}', "yaml").replace(b"    mac:", b"    mac_was:")
     assert "not encrypted with SOPS" in said("s.sops.yaml", content)[0]

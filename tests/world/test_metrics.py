@@ -15,10 +15,11 @@ from harness.waiting import eventually
 from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler.core.model import Commit, Problem
+from reconciler.core.secretfile import REASONS
 from reconciler.core.status import HEALTH_WORDS, SYNC_WORDS, AppStatus, Condition, HostStatus, Revisions
 from reconciler.protocols import Meter
 from reconciler.world.listener import Listener
-from reconciler.world.metrics import CYCLE_RESULTS, DECRYPT_REASONS, PHASES, Metrics
+from reconciler.world.metrics import CYCLE_RESULTS, PHASES, Metrics
 
 LEAK = "https://user:token@git.example.com/config.git says: no such file /etc/reconciler/age.key"
 
@@ -166,7 +167,7 @@ def test_everything_is_seeded_with_zero(metrics: Metrics) -> None:
         assert sample(metrics, "fetches_total", result=result) == 0
         assert sample(metrics, "nginx_reloads_total", result=result) == 0
         assert sample(metrics, "deployments_total", app="api", result=result) == 0
-    for reason in DECRYPT_REASONS:
+    for reason in REASONS:
         assert sample(metrics, "decrypt_failures_total", reason=reason) == 0
     for phase in PHASES:
         assert sample(metrics, "phase_duration_seconds_count", phase=phase) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from reconciler.core.model import LARGEST_FILE, Entry
@@ -68,7 +69,11 @@ def listed(listing: bytes, blob: Blob) -> dict[str, Entry]:
         elif int(size) <= _LONGEST_LINK:
             targets[path] = blob(sha).decode(errors="backslashreplace")
     found = {path: _follow(path, targets) for path in targets}
-    return files | {path: files[target] for path, target in found.items() if target is not None and target in files}
+    return files | {
+        path: replace(files[target], link=True)
+        for path, target in found.items()
+        if target is not None and target in files
+    }
 
 
 def _follow(path: str, targets: Mapping[str, str]) -> str | None:

@@ -60,6 +60,7 @@ def test_links(repository: ConfigRepository, source: GitSource) -> None:
         "apps/shop/twice",
         "shared/settings.toml",
     ]
+    assert [path for path, entry in tree.entries.items() if not entry.link] == ["shared/settings.toml"]
     assert tree.read("apps/shop/through") == b"a = 1\n"
     with pytest.raises(KeyError):
         tree.read("apps/shop/escape")
