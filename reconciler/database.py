@@ -1,8 +1,9 @@
 """One SQLite file that a host can lose: it survives SIGKILL, full disks and damage, and several processes.
 
 A damaged file is moved aside and a fresh one begins. A full or read-only disk takes the writes away and leaves the
-reads. Every process that has the file open holds a shared flock(2) on its directory; who makes a file or moves one
-aside needs it alone. Otherwise SQLite, closing the old file, would remove the new one's write-ahead log by its name.
+reads. Every process that has the file open holds a shared flock(2) on a file beside it that only root can open; who
+makes a file or moves one aside needs it alone. Otherwise SQLite, closing the old file, would remove the new one's
+write-ahead log by its name.
 """
 
 from __future__ import annotations
@@ -294,7 +295,7 @@ class Database:
             os.close(lease)
 
     def _lease(self, kind: int) -> int:
-        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = self._open_lock()
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -310,6 +311,15 @@ class Database:
                     remedy="The agent replaces it in its next cycle; if it does not: `systemctl restart reconciler`",
                 ) from None
             return descriptor
+
+    def _open_lock(self) -> int:
+        try:
+            return os.open(f"{self.path}.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in {errno.EROFS, errno.ENOSPC, errno.EDQUOT}:
+                raise
+            # The disk was like this before there was a lock file. Others can lock a directory too, but reading goes on.
+            return os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _explained(self, error: sqlite3.Error | OSError) -> Unavailable:
         what = f"{self._what} cannot be used"

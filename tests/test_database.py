@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sqlite3
@@ -51,6 +52,19 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
 
 
+def test_who_locks_the_directory_holds_up_nobody(path: Path) -> None:
+    held = os.open(path.parent, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    store = database(path)
+    try:
+        put(store, "one")
+        assert words_for_another(path) == ["one"]
+        assert path.with_name("store.db.lock").stat().st_mode & 0o777 == 0o600
+    finally:
+        store.close()
+        os.close(held)
+
+
 # --- one process ------------------------------------------------------------------------------------------------------
 
 
@@ -70,7 +84,7 @@ def test_nothing_but_the_file_is_left_when_it_is_closed(path: Path) -> None:
     put(store, "one")
     store.close()
     store.close()
-    assert [file.name for file in path.parent.iterdir()] == ["store.db"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["store.db", "store.db.lock"]
     assert words(store) == ["one"]
 
 
@@ -346,7 +360,7 @@ def test_no_file_and_no_room_for_one(tmp_path: Path) -> None:
             put(store, "one")
         assert caught.value.reason == "DiskFull"
         assert store.trouble() is not None
-        assert [file.name for file in disk.path.iterdir()] == ["ballast"]
+        assert sorted(file.name for file in disk.path.iterdir()) == ["ballast", "store.db.lock"]
         disk.free()
         put(store, "one")
         assert words(store) == ["one"]

@@ -42,9 +42,11 @@ class HostLock:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise disk.unavailable(error, self._path, "the agent's lock cannot be taken") from error
+        with contextlib.suppress(OSError):  # a read-only disk
+            os.fchmod(descriptor, 0o600)  # whoever can open it can lock it, and keep every agent out
         if not _lock(descriptor):
             pid = _pid(descriptor)
             os.close(descriptor)

@@ -164,3 +164,16 @@ def test_descriptors_are_closed(path: Path) -> None:
             HostLock(path).holder()
         assert count() == before
     eventually(lambda: HostLock(path).holder() is None)
+
+
+def test_nobody_but_root_can_take_it(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    path.chmod(0o644)  # as it was made once
+    for lock in (HostLock(path), HostLock(path.with_name("fresh.lock"))):
+        with lock:
+            pass
+    assert {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {
+        "agent.lock": 0o600,
+        "fresh.lock": 0o600,
+    }
