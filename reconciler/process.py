@@ -55,8 +55,9 @@ def run(
         quiet: Drop standard error unread, because it may hold secrets.
 
     Raises:
-        Unavailable: The command is not installed (reason ``CommandMissing``) or took longer than ``timeout``
-            (reason ``Timeout``). A non-zero exit code is not an error here; the caller knows its meaning.
+        Unavailable: The command is not installed (reason ``CommandMissing``), could not be started for want of
+            anything else (``CommandFailed``), or took longer than ``timeout`` (``Timeout``). A non-zero exit code is
+            not an error here; the caller knows its meaning.
     """
     log.debug("run %s", " ".join(argv))
     try:
@@ -69,14 +70,8 @@ def run(
             cwd=directory,
             start_new_session=True,
         )
-    except FileNotFoundError as error:
-        raise Unavailable(
-            f"the command {argv[0]!r} is not installed",
-            reason="CommandMissing",
-            remedy=f"Install {argv[0]} or name its path in the agent's settings",
-        ) from error
-    except PermissionError as error:
-        raise Unavailable(f"the command {argv[0]!r} may not be executed", reason="CommandMissing") from error
+    except OSError as error:
+        raise _not_started(argv[0], directory, error) from error
     with process:
         try:
             stdout, stderr = process.communicate(stdin, timeout=timeout)
@@ -87,6 +82,34 @@ def run(
             _kill(process)
             raise
     return Completed(tuple(argv), process.returncode, stdout, (stderr or b"").decode(errors="replace"))
+
+
+def _not_started(command: str, directory: str, error: OSError) -> Unavailable:
+    # Popen names the directory in the error where it could not be entered, and else the command.
+    if error.filename == directory and command != directory:
+        return Unavailable(
+            f"{command} cannot be started in {directory}: {error.strerror}",
+            reason="CommandFailed",
+            remedy=f"See that {directory} is a directory: `ls -ld {directory}`",
+        )
+    if isinstance(error, FileNotFoundError):
+        return Unavailable(
+            f"the command {command!r} is not installed",
+            reason="CommandMissing",
+            remedy=f"Install {command} or name its path in the agent's settings",
+        )
+    if isinstance(error, PermissionError):
+        return Unavailable(
+            f"the command {command!r} may not be executed",
+            reason="CommandMissing",
+            remedy=f"Look at `ls -l {command}`, and whether its disk is mounted noexec",
+        )
+    return Unavailable(
+        f"the command {command!r} cannot be started: {error.strerror or error}",
+        reason="CommandFailed",
+        remedy="Look for want of memory, processes or open files (`systemctl status reconciler`, `dmesg`), and that "
+        "the program is made for this machine",
+    )
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

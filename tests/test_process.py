@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import resource
 import time
 from pathlib import Path
 
@@ -30,6 +32,37 @@ def test_a_missing_command_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("text")
     with pytest.raises(Unavailable, match="may not be executed"):
         run([str(tmp_path / "plain")], timeout=10)
+
+
+def test_a_missing_directory_is_not_a_missing_command(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for directory in (tmp_path / "gone", tmp_path / "file"):
+        with pytest.raises(Unavailable, match=f"cannot be started in {directory}") as caught:
+            run(["true"], timeout=10, directory=str(directory))
+        assert caught.value.reason == "CommandFailed"
+
+
+def test_a_program_for_another_machine_cannot_be_started(tmp_path: Path) -> None:
+    (tmp_path / "program").write_bytes(b"\x7fELFgarbage")
+    (tmp_path / "program").chmod(0o755)
+    with pytest.raises(Unavailable, match="Exec format error") as caught:
+        run([str(tmp_path / "program")], timeout=10)
+    assert caught.value.reason == "CommandFailed"
+    assert caught.value.remedy
+
+
+def test_want_of_open_files_is_told_and_passes() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptor = os.open("/dev/null", os.O_RDONLY)
+    os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor + 1, hard))
+    try:
+        with pytest.raises(Unavailable, match="Too many open files") as caught:
+            run(["true"], timeout=10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.reason == "CommandFailed"
+    assert run(["true"], timeout=10).code == 0
 
 
 def test_a_command_that_takes_too_long_ends_with_all_its_children(tmp_path: Path) -> None:

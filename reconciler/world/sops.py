@@ -148,11 +148,11 @@ class SopsVault:
         }
         try:
             done = process.run(argv, timeout=self._timeout, environment=environment, stdin=content, quiet=True)
-        except OSError as error:  # e.g. built for another machine
-            raise _sops_missing(command, f"cannot be run: {error.strerror}") from None
         except Unavailable as error:
             if error.reason == "CommandMissing":
                 raise _sops_missing(command, "is not installed or not executable") from None
+            if error.reason == "CommandFailed":  # e.g. built for another machine, or no memory for it
+                raise Unavailable(f"{path}: {error.message}", reason="SopsFailed", remedy=error.remedy) from None
             raise Unavailable(
                 f"{path}: sops did not decrypt it within {self._timeout:g} s",
                 reason="SopsTimeout",

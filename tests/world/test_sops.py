@@ -380,7 +380,7 @@ def test_sops_for_another_machine(smith: SecretSmith, tmp_path: Path) -> None:
     command.write_bytes(b"\x7fELFgarbage")
     command.chmod(0o755)
     error = refusal(lambda: SopsVault(str(command), smith.key).reveal("s.yaml", "b", smith.yaml({"A": HUSH})))
-    assert (type(error), error.reason) == (Unavailable, "SopsMissing")
+    assert (type(error), error.reason) == (Unavailable, "SopsFailed")
     assert "Exec format error" in error.message
 
 
