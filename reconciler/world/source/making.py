@@ -35,6 +35,7 @@ def create(path: Path, timeout: float) -> None:
     shutil.rmtree(path, ignore_errors=True)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700)  # what is in a private repository is not for every user of the host
     done = process.run(
         ["git", "init", "--quiet", "--bare", "--template=", "--initial-branch=main", str(path)],
         timeout=timeout,
@@ -44,6 +45,13 @@ def create(path: Path, timeout: float) -> None:
         raise disk_trouble(done.stderr, path) or Unavailable(
             f"cannot make the mirror {path}: {gist(done.stderr)}", reason="DiskError"
         )
+
+
+def private(path: Path) -> None:
+    """Close a repository that was made when ours were open to other users of the host."""
+    with contextlib.suppress(OSError):  # a read-only disk, or it is gone
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o700)
 
 
 def salvage(path: Path) -> Mapping[str, str]:

@@ -27,6 +27,7 @@ from reconciler.world.source.making import (
     beside,
     complete,
     create,
+    private,
     read_pending,
     write_pending,
     writing,
@@ -70,6 +71,7 @@ class Mirror:
     def ensure(self) -> None:
         """Make the mirror where there is none; a crash in the middle leaves none."""
         if self.path.exists():
+            private(self.path)
             return
         with writing(self.path):
             new = beside(self.path, "new")
@@ -85,6 +87,7 @@ class Mirror:
             shutil.rmtree(aside, ignore_errors=True)
             if self.path.exists():
                 self.path.rename(aside)
+                private(aside)
             new.rename(self.path)
             self._trees.clear()
             self._commits.clear()

@@ -116,6 +116,18 @@ def test_replaced(mirror: Mirror, repository: ConfigRepository, tmp_path: Path) 
     assert (tmp_path / "mirror.git.damaged" / "refs/reconciler/seen/main").exists()
 
 
+def test_nobody_else_on_the_host_can_read_it(mirror: Mirror, tmp_path: Path) -> None:
+    assert mirror.path.stat().st_mode & 0o777 == 0o700
+    mirror.path.chmod(0o755)  # as it was made once
+    mirror.ensure()
+    assert mirror.path.stat().st_mode & 0o777 == 0o700
+    mirror.path.chmod(0o755)
+    create(tmp_path / "other.git", 60)
+    mirror.replace(tmp_path / "other.git")
+    for name in ("mirror.git", "mirror.git.damaged"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
+
+
 def test_a_commit_without_author_or_subject(mirror: Mirror, repository: ConfigRepository) -> None:
     raw = (
         f"tree {run_git(repository.work, 'rev-parse', 'HEAD^{tree}')}\n"
