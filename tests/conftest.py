@@ -6,12 +6,15 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from harness.engine import PrivateEngine
 from harness.host import Host, make_app_images
 from harness.isolation import isolate
 
 isolate()
+hypothesis.settings.register_profile("shared machine", deadline=None)  # a busy neighbour is no bug of ours
+hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 _QUIET = 3
 """So many walks in a row that found nothing to do and nothing to wait for end a sync."""
 _AGENT_POLL = 0.3  # seconds
+_ANSWERS_WITHIN = 45.0
+"""Seconds after which a remote that has not answered the agent is taken to be away."""
 
 
 def sync_here(host: Host, options: argparse.Namespace) -> int:
     """Walk until converged, blocked, or out of time."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # meant for an agent: we are looking already
     woken = threading.Event()
     host.wake = lambda _: woken.set()
     cycle, apply, prober = host.cycle, host.apply, host.prober
@@ -43,10 +44,8 @@ def sync_here(host: Host, options: argparse.Namespace) -> int:
             woken.clear()
             made = cycle.run()
             progress.show(cycle.status)
-            busy = bool(apply.busy or made.actions)
-            waiting = made.wake_at is not None and made.wake_at - time.time() < deadline - time.monotonic()
-            retry = cycle.status is not None and any(app.next_retry for app in cycle.status.apps.values())
-            quiet = 0 if busy or (waiting and not retry) else quiet + 1
+            busy = bool(apply.busy or made.actions) or _moving(cycle.status)
+            quiet = 0 if busy else quiet + 1
             converged = cycle.status is not None and cycle.status.result == "converged"
             if converged or quiet >= _QUIET:
                 break
@@ -60,6 +59,13 @@ def sync_here(host: Host, options: argparse.Namespace) -> int:
     host.store.save_status(serialise.text(cycle.status), cycle.status.at)
     code = _finish(cycle.status, options, progress)
     return code if fetched else ERROR
+
+
+def _moving(status: HostStatus | None) -> bool:
+    """Whether an app is on its way, and not just waiting for its next attempt."""
+    apps = status.apps.values() if status else ()
+    waiting = (app for app in apps if app.next_retry is None)
+    return any(each.type == "Progressing" and each.status for app in waiting for each in app.conditions)
 
 
 def sync_through_agent(host: Host, options: argparse.Namespace) -> int:
@@ -78,8 +84,9 @@ def sync_through_agent(host: Host, options: argparse.Namespace) -> int:
             current = serialise.host_status(json.loads(answer))
             progress.show(current)
             fresh = current.last_fetch_at is not None and current.last_fetch_at > began
-            over = current.result in {"converged", "blocked", "failed"}
-            settled = settled + 1 if fresh and over else 0
+            over = current.result in {"converged", "blocked", "failed"} or not _moving(current)
+            away = current.at > began + _ANSWERS_WITHIN and not fresh and bool(current.faults)
+            settled = settled + 1 if (fresh or away) and over else 0
             if settled >= _QUIET:
                 break
         time.sleep(_AGENT_POLL)
@@ -89,7 +96,8 @@ def sync_through_agent(host: Host, options: argparse.Namespace) -> int:
             reason="AgentSilent",
             remedy="Look at its log: journalctl -u reconciler",
         )
-    return _finish(current, options, progress)
+    code = _finish(current, options, progress)
+    return code if current.last_fetch_at is not None and current.last_fetch_at > began else ERROR
 
 
 def _finish(status: HostStatus, options: argparse.Namespace, progress: _Progress) -> int:

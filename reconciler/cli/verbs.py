@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -114,6 +115,7 @@ def sync(options: Options) -> int:
     from reconciler.cli.syncing import sync_here, sync_through_agent
 
     host = _host(options)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # "look again" is meant for an agent: we are looking
     try:
         host.lock.acquire()
     except Refused:
@@ -126,6 +128,7 @@ def run(options: Options) -> int:
     from reconciler.world.notify import Notifier
 
     host = _host(options, worktree=options.worktree)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop is there to look again
     host.lock.acquire()
     agent, wakers = host.agent(Notifier(os.environ))
     agent.run(wakers)
@@ -210,8 +213,9 @@ def names(options: Options) -> int:
 
 def _decided(host: Host, options: Options, text: str) -> int:
     pid = host.lock.holder()
-    if pid:  # 0: somebody runs, but could not write down who
-        os.kill(pid, signal.SIGHUP)
+    with contextlib.suppress(OSError):  # it has just ended, or is root's: its next poll comes anyway
+        if pid:  # 0: somebody runs, but could not write down who
+            os.kill(pid, signal.SIGHUP)
     text += "; the agent was told" if pid is not None else "; the next sync or agent will act on it"
     print(serialise.text({"message": text}) if options.output == "json" else text)
     return IN_SYNC

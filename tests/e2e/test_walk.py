@@ -81,7 +81,7 @@ def test_deploy_upgrade_revert_and_remove(host: Host) -> None:
     history = host.reconciler("history", "shop")
     for event in ("deployed", "rolled back", "repaired", "pruned"):
         assert event in history
-    assert "image shop:1 -> shop:2" in history
+    assert "image shop:1 -> shop:2" in history, history
     metrics = host.get("/metrics", port=host.listen)[1]
     assert 'reconciler_rollbacks_total{app="shop"}' not in metrics  # its series went with it
     assert 'reconciler_app_sync_status{app="other",status="Synced"} 1.0' in metrics

@@ -79,6 +79,8 @@ class DnsmasqNames:
         draft = self._directory / f".{name}"  # dnsmasq reads no file whose name begins with a dot
         try:
             if path.is_file() and path.read_bytes() == content:
+                if path.stat().st_mtime > time.time() + 1:
+                    os.utime(path)  # the clock went back; nobody could tell when this settles
                 return
             self.prepare()
             with draft.open("wb") as file:
