@@ -189,9 +189,7 @@ INSTEAD = {  # for what may not be left out
 }
 NOT_READ = {("$schema",), ("kind",)}
 SOPS = {"mac": "ENC[x]", "age": [{"recipient": "age1x"}]}
-SEALED = json.dumps(
-    {**dict.fromkeys(["KEY", "USER", "PASS", "username", "password"], "ENC[x]"), "sops": SOPS}
-)
+SEALED = json.dumps({**dict.fromkeys(["KEY", "USER", "PASS", "username", "password"], "ENC[x]"), "sops": SOPS})
 FLEET = {"kind": "Fleet", "hosts": {"web-1": {"labels": ["web"]}}}
 
 

@@ -10,7 +10,7 @@ def test_a_pull_has_a_lane_of_its_own_so_that_repairs_need_not_wait_for_it() -> 
 
 
 def test_what_ails_one_part_of_the_host_holds_up_no_other() -> None:
-    actions = [
+    actions: list[act.Action] = [
         act.EnsureNetwork("", ""),
         act.StartNames("", ""),
         act.LoadSite("", "", "1", ()),
