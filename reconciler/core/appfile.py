@@ -46,6 +46,7 @@ _RESERVED = {
 SECRETS_TARGET = "/run/secrets"
 _LEAST_MEMORY = 6 * 1024 * 1024  # the engine refuses less
 _LAST_PORT = 65_535
+_LAST_ID = 2**31 - 1  # the engine takes no higher ones
 _LAST_BYTE = 255
 _OUR_HOSTS = "reconciler.invalid"  # nginx answers for the agent under these names
 
@@ -142,6 +143,7 @@ class _Drafting:
     def check(self, app: App) -> None:
         """What concerns several keys."""
         self._check_name()
+        self._check_user()
         self._check_targets()
         self._check_sources(app)
         self._check_ports(app)
@@ -252,6 +254,12 @@ class _Drafting:
         if self._name in _RESERVED:
             why = f"no app can be called {self._name!r}, as {_RESERVED[self._name]}"
             self._problem(self._root.at("name") or self._root, f"{why}; give another 'name'")
+
+    def _check_user(self) -> None:
+        node = self._root.at("user")
+        for part in node.text.split(":") if node is not None else ():
+            if node is not None and part.isdigit() and int(part) > _LAST_ID:
+                self._problem(node, f"numbers of users and groups go up to {_LAST_ID}")
 
     def _check_targets(self) -> None:
         root = self._root

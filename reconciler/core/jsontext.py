@@ -55,6 +55,7 @@ class JsonReader(Reader):
 
     def _value(self, depth: int) -> Node:
         line, column = self._place(self._at)
+        self.count(line, column)
         first = self.text[self._at : self._at + 1]
         if first and first in "{[" and depth >= DEEPEST:
             raise self.fail(line, column, f"more than {DEEPEST} objects and lists within one another")

@@ -18,13 +18,16 @@ from reconciler.core.crosscheck import Surroundings, check
 from reconciler.core.document import Document, read
 from reconciler.core.fleet import Fleet, read_fleet
 from reconciler.core.model import LARGEST_FILE, App, BrokenManifest, Catalog, Entry, Problem, Tree
-from reconciler.core.node import LARGEST, Node, in_order
+from reconciler.core.node import LARGEST, MOST_PROBLEMS, Node, in_order
 from reconciler.core.sealed import Sealed, look
 from reconciler.core.validation import Validator
 
 MANIFESTS = ("app.yaml", "app.yml", "app.json")
 FLEETS = ("fleet.yaml", "fleet.yml", "fleet.json")
 _REMEMBERED = 32  # revisions: the tip, and those at which apps stayed whose manifests are broken since
+_MOST = 5_000  # manifests of one tree
+_MOST_BYTES = 4 * 1024 * 1024  # of all of them; what is read stays in memory, and takes many times this
+_MOST_NEAR = 200  # files that look like manifests and are read for their names
 _NEAR = 0.85  # one letter more, less, wrong or in the wrong place
 # Bounded repeats: these run over text of which nothing is known but its length.
 _KIND = re.compile(r"""^[ \t{]{0,8}["']?kind["']?[ \t]{0,8}:[ \t]{0,8}["']?(App|Fleet)\b""", re.MULTILINE)
@@ -141,7 +144,8 @@ class _Reading:
         self._broken: dict[str, str | None] = {}
 
     def catalog(self) -> Catalog:
-        paths = [path for path in self._tree.entries if path.rpartition("/")[2] in MANIFESTS]
+        every = [path for path in self._tree.entries if path.rpartition("/")[2] in MANIFESTS]
+        paths = self._bounded(every)
         fleet, fleet_broken = self._read_fleet()
         checked = {path: self._reader.checked(self._tree, path, self._now) for path in paths}
         drafts = [
@@ -149,13 +153,13 @@ class _Reading:
             for path in paths
             if (made := self._reader.draft(checked[path], path, self._tree.entries[path].blob, fleet, self._now))
         ]
-        near = self._near_misses(drafts, {path.rpartition("/")[0] for path in paths})
+        near = self._near_misses(drafts, {path.rpartition("/")[0] for path in every})
         claimed = {each.name for each in checked.values() if each.name}
         found = check(
             [each for each in drafts if each.app.name],
             Surroundings(
                 files=self._tree.entries,
-                manifests=frozenset(paths),
+                manifests=frozenset(every),
                 names=claimed | {name for name in near.values() if name},
                 fleet=fleet[1],
                 sealed=lambda path: self._reader.sealed(self._tree, path, self._now),
@@ -186,6 +190,24 @@ class _Reading:
             fleet=fleet[1].hosts,
             fleet_broken=fleet_broken,
         )
+
+    def _bounded(self, paths: Sequence[str]) -> list[str]:
+        """The manifests that are read. Of the others nobody knows which apps they are, so all of these stay."""
+        read: list[str] = []
+        total = 0
+        for path in sorted(paths):
+            total += min(self._tree.entries[path].size, LARGEST)
+            if len(read) < _MOST and total <= _MOST_BYTES:
+                read.append(path)
+                continue
+            if len(self._broken) < MOST_PROBLEMS:
+                message = (
+                    f"this manifest is not read: {_MOST} with {_MOST_BYTES} bytes in all are allowed, and here are "
+                    f"{len(paths)}"
+                )
+                self._problems.append(Problem(path, 1, 1, message))
+            self._broken[path] = None
+        return read
 
     def _read_fleet(self) -> tuple[tuple[str, Fleet], bool]:
         """The fleet with the blob it came from, and whether it is broken."""
@@ -219,7 +241,9 @@ class _Reading:
                 continue
             app = _folder_name(path)
             message = f"this file is not read; did you mean {_closest(name, MANIFESTS)!r}?"
-            if folder not in folders:
+            if folder not in folders and len(near) >= _MOST_NEAR:
+                near[path] = app = None
+            elif folder not in folders:
                 app = self._reader.checked(self._tree, path, self._now).name or app
                 near[path] = app
                 message += f" Until then nothing of app {app!r} is changed or removed" if app else ""

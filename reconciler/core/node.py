@@ -12,6 +12,8 @@ LARGEST = 256 * 1024
 """Bytes of a manifest."""
 DEEPEST = 50
 """Mappings and lists within one another."""
+MOST_NODES = 20_000
+"""Keys and values of one file. Each takes some 300 bytes of memory, and two bytes of text are enough for one."""
 MOST_PROBLEMS = 200
 """Problems of one file that are told at once."""
 
@@ -113,6 +115,13 @@ class Reader:
         self.path = path
         self.text = text
         self.problems: list[Problem] = []
+        self._nodes = 0
+
+    def count(self, line: int, column: int) -> None:
+        """One more key or value. Raises Unreadable where there are too many."""
+        self._nodes += 1
+        if self._nodes > MOST_NODES:
+            raise self.fail(line, column, f"more than {MOST_NODES} keys and values in one file")
 
     def note(self, line: int, column: int, message: str) -> None:
         """Something is wrong, and reading goes on."""

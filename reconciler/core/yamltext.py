@@ -76,7 +76,7 @@ class YamlReader(Reader):
             raise self._syntax(error) from None
         except yaml.YAMLError:
             raise self.fail(1, 1, "not valid YAML") from None
-        if self._root is None:
+        if self._root is None or (self._root.value is None and not self._root.text):  # nothing, or nothing after ---
             raise self.fail(1, 1, "the file is empty")
         return self._root
 
@@ -103,6 +103,7 @@ class YamlReader(Reader):
 
     def _node(self, event: yaml.Event, value: object, text: str = "") -> Node:
         node = Node(self.path, *_place(event.start_mark), value, text)
+        self.count(node.line, node.column)
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
             self.note(
                 node.line, node.column, f"tags ({event.tag[:40]!r}) are not allowed; quotes make text of a number"

@@ -11,8 +11,9 @@ from harness.golden import assert_golden
 from harness.trees import MemoryTree
 
 from reconciler import schema
+from reconciler.core import manifest
 from reconciler.core.manifest import ManifestReader
-from reconciler.core.model import App, Catalog, File, Health, Ingress, PublishedPort, Task, Volume
+from reconciler.core.model import App, BrokenManifest, Catalog, File, Health, Ingress, PublishedPort, Task, Volume
 
 CASES = Path(__file__).parent / "manifests"
 FILES = sorted(file for file in CASES.iterdir() if file.suffix in {".yaml", ".json"})
@@ -268,3 +269,36 @@ def test_remote_references_are_never_fetched() -> None:
     for name in schema.NAMES:
         for reference in (line for line in schema.text(name).splitlines() if '"$ref"' in line):
             assert '"$ref": "#/' in reference or '"$ref": "app.schema.json#/' in reference
+
+
+def test_more_manifests_than_are_read(reader: ManifestReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "_MOST", 2)
+    tree = MemoryTree({f"apps/{name}/app.yaml": "kind: App\nimage: x\n" for name in "dcba"})
+    catalog = reader.read(tree)
+    assert sorted(catalog.apps) == ["a", "b"]
+    assert catalog.broken == (BrokenManifest("apps/c/app.yaml", None), BrokenManifest("apps/d/app.yaml", None))
+    assert "apps/c/app.yaml:1:1: this manifest is not read: 2 with" in str(catalog.problems[0])
+    assert sorted(tree.reads) == ["apps/a/app.yaml", "apps/b/app.yaml"]
+
+
+def test_more_bytes_of_manifests_than_are_read(reader: ManifestReader) -> None:
+    text = "kind: App\nimage: x\n#" + "x" * 250_000
+    catalog = reader.read(MemoryTree({f"apps/a{number:03}/app.yaml": text for number in range(300)}))
+    assert len(catalog.apps) == 16
+    assert len(catalog.broken) == 284
+    assert len(catalog.problems) == 200
+    assert {broken.app for broken in catalog.broken} == {None}
+
+
+def test_more_misspelt_manifests_than_are_read(reader: ManifestReader) -> None:
+    tree = MemoryTree({f"apps/a{number:03}/App.yaml": "kind: App\nimage: x\n" for number in range(250)})
+    catalog = reader.read(tree)
+    assert len(tree.reads) == 200
+    assert [broken.app for broken in catalog.broken].count(None) == 50
+
+
+@pytest.mark.parametrize("user", ["99999999999", "2147483648", "'1:2147483648'", "'app:99999999999'"])
+def test_a_user_that_no_kernel_knows(reader: ManifestReader, user: str) -> None:
+    catalog = reader.read(MemoryTree({"apps/shop/app.yaml": f"kind: App\nimage: x\nuser: {user}\n"}))
+    assert "2147483647" in str(catalog.problems[0])
+    assert one(reader, "user: 2147483647:2147483647\n").user == "2147483647:2147483647"
