@@ -34,6 +34,7 @@ _AT_ONCE = 256  # open sockets; far more than a host has replicas, far fewer tha
 _READ_MOST = 8 * 1024  # bytes of an answer; the status line is in the first hundred
 _LINGER = 0.25  # seconds to wait, once an answer is judged, for its end
 _TICK = 0.5  # seconds; unhurried probes begin on the tick, many at a time: waking up is what costs, not probing
+_MOMENT = 0.003  # seconds; most answers are there by then, all at once and without a wait for each
 _FIRST_PAUSE = 0.2  # seconds between the probes of a replica that has just started
 _PAUSE_GROWTH = 1.25  # so that a replica which takes long to start is seen within a quarter of that time
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)[ \r\n]")
@@ -189,6 +190,8 @@ class _Probe:
         self.read = 0
         self.judged = False
         self.closed = False
+        self.fresh = True
+        """It has not been given its moment yet."""
         self.mask = 0
         """What epoll waits for; 0 while it is not registered."""
 
@@ -208,6 +211,7 @@ class _Rounds:
         self._targets: dict[str, _Target] = {}
         self._probes: dict[int, _Probe] = {}
         self._waiting: deque[_Target] = deque()
+        self._fresh: list[_Probe] = []
         self._due: list[tuple[float, int, _Target | _Probe]] = []
         self._order = itertools.count()
         self._epoll = select.epoll()
@@ -233,6 +237,7 @@ class _Rounds:
                     elif probe := self._probes.get(descriptor):
                         self._advance(probe)
                 self._begin_and_expire()
+                self._collect()
         finally:
             for probe in list(self._probes.values()):
                 self._close(probe)
@@ -285,6 +290,17 @@ class _Rounds:
                 self._begin(what)
             else:
                 self._waiting.append(what)
+
+    def _collect(self) -> None:
+        """Hear those who answer at once, together."""
+        if not self._fresh:
+            return
+        time.sleep(_MOMENT)
+        fresh, self._fresh = self._fresh, []
+        for probe in fresh:
+            probe.fresh = False
+            if not probe.closed:
+                self._advance(probe)
 
     def _begin(self, target: _Target) -> None:
         try:
@@ -381,6 +397,9 @@ class _Rounds:
         self._store(target.container, target.address, target.healthy, failure or "")
 
     def _wait(self, probe: _Probe, mask: int) -> None:
+        if probe.fresh:
+            self._fresh.append(probe)
+            return
         if probe.mask == 0:
             self._epoll.register(probe.socket, mask)
         elif probe.mask != mask:
