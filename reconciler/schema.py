@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,3 @@ def load(name: str) -> dict[str, Any]:
     """One schema as a mapping."""
     loaded: dict[str, Any] = json.loads(text(name))
     return loaded
-
-
-def load_all() -> Mapping[str, Mapping[str, Any]]:
-    """All schemas by name, as ``core`` wants them."""
-    return {name: load(name) for name in NAMES}

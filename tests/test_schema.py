@@ -25,7 +25,7 @@ from reconciler.errors import InvalidSettings
 from reconciler.settings import Settings, load_settings
 
 ALL = {f"{name}.schema.json": schema.load(name) for name in schema.NAMES}
-READER = ManifestReader(schema.load_all())
+READER = ManifestReader({name: schema.load(name) for name in schema.NAMES})
 Path_ = tuple[str, ...]
 
 KNOWN_KEYWORDS = {  # those that ``core.validation`` has words for

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 from collections.abc import MutableMapping
 
 log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ class Notifier:
         return self._watchdog
 
     def ready(self, status: str = "") -> None:
-        """The agent has started; systemd starts what waits for it. Also ends what ``reloading`` began."""
+        """The agent has started; systemd starts what waits for it."""
         self._send("READY=1", f"STATUS={_line(status)}" if status else "")
 
     def status(self, text: str) -> None:
@@ -58,10 +57,6 @@ class Notifier:
         """The loop makes progress. Call it from the loop itself, at least twice in every ``watchdog_period``."""
         if self._watchdog is not None:
             self._send("WATCHDOG=1")
-
-    def reloading(self) -> None:
-        """The settings are being read again; ``ready`` follows."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self, status: str = "") -> None:
         """The agent is on its way out."""

@@ -22,7 +22,7 @@ TREES = sorted(file for file in (CASES / "trees").iterdir() if file.is_dir())
 
 @pytest.fixture(scope="module")
 def reader() -> ManifestReader:
-    return ManifestReader(schema.load_all())
+    return ManifestReader({name: schema.load(name) for name in schema.NAMES})
 
 
 def summary(catalog: Catalog) -> str:
@@ -221,7 +221,7 @@ def test_files_that_no_tree_reads(reader: ManifestReader) -> None:
 
 
 def test_what_has_not_changed_is_not_read_again() -> None:
-    reader = ManifestReader(schema.load_all())
+    reader = ManifestReader({name: schema.load(name) for name in schema.NAMES})
     files = {
         "apps/a/app.yaml": "kind: App\nimage: x\nsecrets: {file: s.sops.yaml}\n",
         "apps/a/s.sops.yaml": SEALED,
@@ -246,7 +246,7 @@ def test_what_has_not_changed_is_not_read_again() -> None:
 
 
 def test_changed_defaults_reach_unchanged_manifests() -> None:
-    reader = ManifestReader(schema.load_all())
+    reader = ManifestReader({name: schema.load(name) for name in schema.NAMES})
     for user in ("one", "two", "one"):
         files = {"fleet.yaml": f"kind: Fleet\ndefaults: {{user: {user}}}\n", "apps/a/app.yaml": "kind: App\nimage: x\n"}
         assert reader.read(MemoryTree(files)).apps["a"].user == user
@@ -254,7 +254,7 @@ def test_changed_defaults_reach_unchanged_manifests() -> None:
 
 
 def test_old_revisions_are_forgotten_in_the_end() -> None:
-    reader = ManifestReader(schema.load_all())
+    reader = ManifestReader({name: schema.load(name) for name in schema.NAMES})
     first = MemoryTree({"apps/a/app.yaml": "kind: App\nimage: x:0\n"})
     reader.read(first)
     for number in range(1, 40):

@@ -55,13 +55,6 @@ def test_systemd_hears_the_whole_life_of_an_agent(systemd: Systemd, place: str) 
     assert systemd.hears() == ["STATUS=converged at 3fa9c2d1"]
     notifier.watchdog()
     assert systemd.hears() == ["WATCHDOG=1"]
-    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    notifier.reloading()
-    word, stamp = systemd.hears()
-    assert word == "RELOADING=1"
-    assert before <= int(stamp.removeprefix("MONOTONIC_USEC=")) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    notifier.ready()
-    assert systemd.hears() == ["READY=1"]
     notifier.stopping("SIGTERM")
     assert systemd.hears() == ["STOPPING=1", "STATUS=SIGTERM"]
 
@@ -103,7 +96,6 @@ def everything(notifier: Notifier) -> None:
     notifier.ready("up")
     notifier.status("fine")
     notifier.watchdog()
-    notifier.reloading()
     notifier.stopping()
 
 
