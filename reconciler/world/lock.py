@@ -7,6 +7,7 @@ file lets two processes lock two files of the same name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -42,7 +43,7 @@ class HostLock:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = self._open()
         except OSError as error:
             raise disk.unavailable(error, self._path, "the agent's lock cannot be taken") from error
         with contextlib.suppress(OSError):  # a read-only disk
@@ -60,6 +61,18 @@ class HostLock:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._descriptor = descriptor
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            # A lock needs no writing, and an agent that can repair what it sees is better than none.
+            try:
+                return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise error from None
 
     def release(self) -> None:
         """Give the lock back; the file stays."""
@@ -113,5 +126,13 @@ def _lock(descriptor: int) -> bool:
 
 
 def _pid(descriptor: int) -> int:
+    """Who holds the lock: the kernel knows, and where it does not tell, the file says who wrote it last; else 0."""
+    about = os.fstat(descriptor)
+    file = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and words[5] == file and int(words[4]) > 0:
+                return int(words[4])
     text = os.pread(descriptor, 32, 0).strip()
     return int(text) if text.isdigit() else 0

@@ -81,6 +81,23 @@ class PrivateEngine:
             self._process.wait(10)
         self._process = None
 
+    def kill(self) -> None:
+        """Kill the daemon alone: its containers run on until the next one starts."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
+        self._process = None
+
+    def freeze(self) -> None:
+        """It answers nothing any more, until ``thaw``."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Undo ``freeze``."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def destroy(self) -> None:
         """Stop, and remove every trace."""
         if self._process is not None:

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,8 @@ class Nginx:
         self.prefix = root
         self.config = root / "nginx.conf"
         (root / "logs").mkdir(parents=True)
-        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")  # nginx would give the host's own to root
-        temporary = "".join(f"  {kind}_temp_path {root}/{kind};\n" for kind in kinds)
-        self.config.write_text(
-            f"user root;\npid {root}/pid;\nerror_log {root}/logs/error.log notice;\nevents {{}}\n"
-            f"http {{\n  access_log off;\n{temporary}  include {sites}/current/*.conf;\n}}\n"
-        )
+        self._sites = sites
+        self.configure()
         self.command = (*command, "-p", str(root))
 
     def start(self) -> None:
@@ -69,9 +65,27 @@ class Nginx:
 
     def stop(self) -> None:
         pid = self.pid
-        if pid is not None:
+        if pid is not None and Path(f"/proc/{pid}").exists():
             os.kill(pid, signal.SIGTERM)
             eventually(lambda: not Path(f"/proc/{pid}").exists(), what="nginx ends")
+
+    def kill(self) -> None:
+        """Master and workers at once, as when memory runs out; the pid file stays."""
+        master = self.pid
+        assert master is not None
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        for pid in (master, *map(int, children)):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not Path(f"/proc/{master}").exists(), what="nginx is gone")
+
+    def configure(self, more: str = "") -> None:
+        """Write the host's own configuration; ``more`` stands in its http block, before what the agent writes."""
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")  # nginx would give the host's own to root
+        temporary = "".join(f"  {kind}_temp_path {self.prefix}/{kind};\n" for kind in kinds)
+        self.config.write_text(
+            f"user root;\npid {self.prefix}/pid;\nerror_log {self.prefix}/logs/error.log notice;\nevents {{}}\n"
+            f"http {{\n  access_log off;\n{temporary}  {more}\n  include {self._sites}/current/*.conf;\n}}\n"
+        )
 
     @property
     def reloads(self) -> int:
@@ -113,6 +127,8 @@ class Host:
             "runtime": str(self.runtime),
             "listen": f"127.0.0.1:{self.listen}",
         }
+        self.environment: dict[str, str] = {}
+        """More variables for the agent."""
         self.process: subprocess.Popen[bytes] | None = None
 
     # -- what a team does -------------------------------------------------------------------------------------------
@@ -167,6 +183,12 @@ class Host:
         return self.reconciler("sync", "--timeout", "60", expect=expect)
 
     def start_agent(self, *arguments: str) -> None:
+        """Start it, and wait until it has looked once."""
+        self.launch_agent(*arguments)
+        self.wait(lambda: self.status() is not None, what="the agent answers")
+
+    def launch_agent(self, *arguments: str) -> None:
+        """Start it, and wait for nothing."""
         self.write_settings()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -175,7 +197,6 @@ class Host:
                 stderr=log,
                 env=self._environment(),
             )
-        self.wait(lambda: self.status() is not None, what="the agent answers")
 
     def stop_agent(self, number: int = signal.SIGTERM) -> float:
         """Stop it; returns how many seconds that took."""
@@ -188,7 +209,7 @@ class Host:
         return time.monotonic() - began
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **self.environment}
 
     # -- looking on -----------------------------------------------------------------------------------------------
 
@@ -304,7 +325,8 @@ class Host:
         self.nginx.stop()
         pidfile = self.runtime / "names.pid"
         if pidfile.exists():
-            os.kill(int(pidfile.read_text()), signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(int(pidfile.read_text()), signal.SIGKILL)
         for container in self.client.api.containers(all=True, quiet=True):
             self.client.api.remove_container(container["Id"], force=True)
         for network in self.client.networks.list(names=[self.network]):

@@ -104,8 +104,9 @@ def test_a_longer_number_from_before_is_gone(path: Path) -> None:
 def test_garbage_in_the_file_does_not_matter(path: Path) -> None:
     with agent(path):
         path.write_bytes(b"\xff garbage")
-        assert HostLock(path).holder() == 0
-        with pytest.raises(Refused, match="process unknown"):
+        holder = HostLock(path).holder()
+        assert holder
+        with pytest.raises(Refused, match=f"process {holder}"):
             HostLock(path).acquire()
 
 
@@ -137,7 +138,15 @@ def test_a_full_disk_does_not_bar_the_agent_that_has_a_lock_file(tmp_path: Path)
         with HostLock(path):
             with pytest.raises(Refused):
                 HostLock(path).acquire()
-            assert HostLock(path).holder() == 0
+            assert HostLock(path).holder() == os.getpid()
+        disk.free()
+        path.write_text("1\n")  # whoever had it before
+        disk.read_only()
+        with HostLock(path):
+            with pytest.raises(Refused, match=f"process {os.getpid()}"):
+                HostLock(path).acquire()
+            assert HostLock(path).holder() == os.getpid()
+        disk.writable()
         path.unlink()
         disk.read_only()
         with pytest.raises(Unavailable) as caught:
