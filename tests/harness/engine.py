@@ -23,7 +23,9 @@ from harness.waiting import eventually
 class PrivateEngine:
     """``dockerd`` in the test process's network namespace."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, default_bridge: bool = True) -> None:
+        """``default_bridge``: False for a second engine in the same namespace, where docker0 is the first one's."""
+        self._bridge = [] if default_bridge else ["--bridge=none"]
         # Not pytest's tmp_path: a unix socket's path is limited to 107 bytes, and overlay2 wants a real file system.
         self.root = Path(tempfile.mkdtemp(prefix="rec-engine-"))
         self.socket = self.root / "docker.sock"
@@ -50,6 +52,7 @@ class PrivateEngine:
                 f"--containerd-namespace={self._namespace}",
                 f"--containerd-plugins-namespace={self._namespace}-plugins",
                 "--insecure-registry=127.0.0.0/8",
+                *self._bridge,
                 # Not the host's systemd, and a group that can be removed afterwards.
                 "--exec-opt=native.cgroupdriver=cgroupfs",
                 f"--cgroup-parent=/{self.root.name}",

@@ -209,7 +209,9 @@ class Host:
         return time.monotonic() - began
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **self.environment}
+        # Without COLUMNS, which pytest's workers have: what is printed into a pipe is not cut.
+        inherited = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+        return {**inherited, "PYTHONPATH": str(Path(__file__).parents[2]), **self.environment}
 
     # -- looking on -----------------------------------------------------------------------------------------------
 
