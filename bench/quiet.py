@@ -40,11 +40,10 @@ def main() -> None:
 def _commit(host: Host, manifests: int, here: int) -> None:
     files: dict[str, str | bytes | None] = {"fleet.yaml": lab.FLEET}
     names = [f"app-{number}" for number in range(here)]
-    sealed = host.smith.yaml({"TOKEN": "secret"})
     for name in names[:_SEALED]:
         files[f"apps/{name}/app.json"] = lab.manifest(name, hosts=["web-1"], secrets={"file": "s.sops.yaml"})
         if not (host.repository.work / f"apps/{name}/s.sops.yaml").exists():
-            files[f"apps/{name}/s.sops.yaml"] = sealed
+            files[f"apps/{name}/s.sops.yaml"] = host.smith.yaml({"TOKEN": "secret"})
     files |= lab.apps(names[_SEALED:], hosts=["web-1"])
     files |= lab.apps([f"away-{number}" for number in range(manifests - here)], hosts=["web-2"])
     for path in (host.repository.work / "apps").glob("*/app.json"):
