@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reconciler.core.desired import Inputs, Roots, resolve
@@ -52,17 +52,25 @@ class Targets:
         self._place = place
         self._resolved: dict[tuple[str, str], tuple[tuple[object, ...], DesiredApp]] = {}
         self._said: dict[str, str] = {}
+        self._apps: tuple[Catalog | None, Sequence[App]] = (None, ())
 
     def build(self, revision: str, catalog: Catalog, engine: EngineState, memory: Memory) -> dict[str, Target]:
         """A target for every app that belongs here, and for every one that stays because its manifest is broken."""
         tree = self._source.tree(revision)
         owned = _owned(engine)
-        here = {name: app for name, app in catalog.apps.items() if belongs(app, self._place.host, catalog.fleet)}
-        targets = {name: self._target(app, tree, revision, engine, memory, owned) for name, app in here.items()}
+        here = self._here(catalog)
+        targets = {app.name: self._target(app, tree, revision, engine, memory, owned) for app in here}
         for name, blocked in self._broken(catalog, owned):
             if name not in targets:
                 targets[name] = self._staying(name, blocked, engine, memory, owned)
         return targets
+
+    def _here(self, catalog: Catalog) -> Sequence[App]:
+        """The apps that belong on this host. Asked once for each catalog: a fleet's repository may hold thousands."""
+        if self._apps[0] is not catalog:
+            apps = [app for app in catalog.apps.values() if belongs(app, self._place.host, catalog.fleet)]
+            self._apps = (catalog, apps)
+        return self._apps[1]
 
     def held(self, names: Iterable[str], why: Blocked, engine: EngineState, memory: Memory) -> dict[str, Target]:
         """Targets that keep apps as they are, although the repository no longer names them."""
