@@ -48,6 +48,23 @@ def images(engine: PrivateEngine) -> PrivateEngine:
 
 
 @pytest.fixture
+def own_host(tmp_path: Path) -> Iterator[Host]:
+    """A host with an engine of its own, which may die."""
+    engine = PrivateEngine(default_bridge=False)
+    try:
+        engine.start()
+        make_app_images(engine)
+        host = Host(engine, tmp_path / "host")
+        try:
+            host.nginx.start()
+            yield host
+        finally:
+            host.destroy()
+    finally:
+        engine.destroy()
+
+
+@pytest.fixture
 def host(images: PrivateEngine, tmp_path: Path) -> Iterator[Host]:
     """A fresh host with nginx running; no agent yet."""
     host = Host(images, tmp_path / "host")

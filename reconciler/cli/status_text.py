@@ -168,6 +168,8 @@ def _messages(status: HostStatus, style: Style, width: int, now: float) -> list[
             )
         first, *rest = wrapped(f"{app.message}{again}", width, f"{name}: ", "    ")
         lines += [style.bold(name) + first[len(name) :], *rest]
+        for line in app.last_words.splitlines()[-_LAST_LINES:]:
+            lines += wrapped(line, width, "    | ")
     return lines
 
 
@@ -230,4 +232,5 @@ _VERDICTS = {
     "failed": "cannot follow {}",
 }
 _OLD_FETCH = 300.0
+_LAST_LINES = 5  # of what a version that was given up said last; --output json shows more
 """Seconds; a fetch that was longer ago than this is worth a word."""

@@ -12,6 +12,7 @@ from reconciler.core.addresses import AddressPool
 from reconciler.core.backoff import is_waiting
 from reconciler.core.model import (
     App,
+    Blocked,
     Catalog,
     Container,
     Health,
@@ -19,10 +20,13 @@ from reconciler.core.model import (
     NameState,
     Observed,
     Pull,
+    Quarantined,
     Target,
 )
 from reconciler.core.rollout import Facts, Step, Timing, clear_failed, health_of, next_steps, removal, unattended
 from reconciler.core.status import AppStatus, Condition, Revisions, Sync
+
+_LAST_LINES, _LAST_CHARACTERS = 20, 4000  # of a failed version's output in the status; the store keeps more
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +401,15 @@ def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStat
         ),
         next_retry=waits.not_before if waits and waits.not_before > facts.now else None,
         applied_at=applied.at if applied else None,
+        last_words=_last_words(memory.quarantined.get(name), blocked),
     )
+
+
+def _last_words(quarantined: Quarantined | None, blocked: Blocked | None) -> str:
+    """Why it was given up, in its own words, as long as that is what holds up the app."""
+    if quarantined is None or blocked is None or blocked.reason != quarantined.reason:
+        return ""
+    return "\n".join(quarantined.logs.strip().splitlines()[-_LAST_LINES:])[-_LAST_CHARACTERS:]
 
 
 # --- which apps -----------------------------------------------------------------------------------------------------

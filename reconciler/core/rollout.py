@@ -36,6 +36,8 @@ from reconciler.core.status import HealthWord
 CRASH_LOOP = 3
 """So many restarts before it was ever healthy are a crash loop. One or two are an app that came before its database."""
 
+_RESTARTING = 5.0  # seconds; Docker's event comes long before
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -446,8 +448,10 @@ class _Rollout:
                 message = f"{container.name} ended {container.restarts} times before it was healthy{code}"
                 self._fail("CrashLoop", message, container)
                 return True
+            if container.state == "restarting":  # and then it has its time; until then this is no standstill
+                self.step_.wait(self.facts.now + _RESTARTING, *self._starting(slot, container))
             if container.state != "running":
-                continue  # it is started again, and has its time then
+                continue
             until = container.started_at + health.deadline
             if self.facts.now < until:
                 self.step_.wait(until, *self._starting(slot, container))
@@ -525,7 +529,10 @@ class _Rollout:
         if not self.all_ready or not (stopped_recreate or self._switched()):
             return
         for container in sorted(self.retiring, key=lambda c: c.name):
-            why = "the new version has taken over" if container in self.old_versions else "fewer replicas are asked for"
+            why = "fewer replicas are asked for"
+            if container in self.old_versions:
+                blocked = self.facts.target.blocked is not None
+                why = "the version before it goes on" if blocked else "the new version has taken over"
             look_at = _retire(self.facts, self.step_, container, self.name_state, self.app.rollout.drain, why)
             if look_at is not None:
                 message = f"waiting until nobody is connected to {container.name}"

@@ -58,6 +58,8 @@ class AppStatus:
     conditions: tuple[Condition, ...] = ()
     next_retry: float | None = None
     applied_at: float | None = None
+    last_words: str = ""
+    """The end of the output of a version that was given up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,20 @@ def test_trouble_reads_as_it_should_at_every_width(width: int) -> None:
     assert_golden(GOLDEN / f"status-{width}.txt", status_text(troubled(), Style(), now=NOW, width=width))
 
 
+def test_the_last_words_of_what_was_given_up_stand_below_it() -> None:
+    words = "one\ntwo\nthree\nfour\nfive\n\x1b[31mthe database is not there"
+    text = status_text(
+        host(app("shop", "OutOfSync", reason="CrashLoop", message="it ended 3 times", last_words=words)),
+        Style(),
+        now=NOW,
+        width=0,
+    )
+    block = text.split("shop: it ended 3 times\n")[1].split("\n\n")[0].splitlines()
+    assert block[0] == "    | two"
+    assert block[4].endswith("the database is not there")
+    assert "\x1b" not in text
+
+
 def test_where_all_is_well_there_is_one_table_and_one_sentence() -> None:
     assert_golden(GOLDEN / "status-calm.txt", status_text(host(app("shop"), app("db")), Style(), now=NOW, width=0))
 
