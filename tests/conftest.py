@@ -50,7 +50,7 @@ def images(engine: PrivateEngine) -> PrivateEngine:
 @pytest.fixture
 def own_host(tmp_path: Path) -> Iterator[Host]:
     """A host with an engine of its own, which may die."""
-    engine = PrivateEngine(default_bridge=False)
+    engine = PrivateEngine(beside=True)
     try:
         engine.start()
         make_app_images(engine)

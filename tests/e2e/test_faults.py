@@ -82,7 +82,7 @@ def test_what_an_operator_breaks_by_hand_is_put_back(host: Host) -> None:
 @pytest.fixture
 def own_engine(tmp_path: Path) -> Iterator[Host]:
     """A host with an engine of its own, which may die."""
-    engine = PrivateEngine(default_bridge=False)
+    engine = PrivateEngine(beside=True)
     engine.start()
     try:
         make_app_images(engine)

@@ -43,7 +43,7 @@ def names_pid(host: Host) -> int:
 @pytest.fixture
 def own_engine(tmp_path: Path) -> Iterator[Host]:
     """A host with an engine of its own, which may be stopped."""
-    engine = PrivateEngine(default_bridge=False)
+    engine = PrivateEngine(beside=True)
     engine.start()
     try:
         make_app_images(engine, versions=("1", "2"))

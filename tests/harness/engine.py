@@ -23,13 +23,13 @@ from harness.waiting import eventually
 class PrivateEngine:
     """``dockerd`` in the test process's network namespace."""
 
-    def __init__(self, *, default_bridge: bool = True) -> None:
-        """``default_bridge``: False for a second engine in the same namespace, where docker0 is the first one's."""
-        self._bridge = [] if default_bridge else ["--bridge=none"]
+    def __init__(self, *, beside: bool = False) -> None:
+        """``beside``: another engine runs in this namespace, and docker0 and the packet filter are that one's."""
         # Not pytest's tmp_path: a unix socket's path is limited to 107 bytes, and overlay2 wants a real file system.
         self.root = Path(tempfile.mkdtemp(prefix="rec-engine-"))
         self.socket = self.root / "docker.sock"
         self._namespace = f"reconciler-test-{uuid.uuid4().hex[:8]}"
+        self._bridge = f"br-{self._namespace[-8:]}" if beside else ""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -40,6 +40,11 @@ class PrivateEngine:
         return docker.DockerClient(base_url=self.url, timeout=int(timeout))
 
     def start(self) -> None:
+        # Not --bridge=none: a daemon told so removes docker0, whoever made it.
+        bridge = [f"--bridge={self._bridge}", "--iptables=false"] if self._bridge else []
+        if bridge and subprocess.run(["ip", "link", "show", self._bridge], check=False, capture_output=True).returncode:
+            subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=True)
+            subprocess.run(["ip", "address", "add", "192.0.2.1/24", "dev", self._bridge], check=True)
         log = (self.root / "log").open("ab")
         self._process = subprocess.Popen(
             [
@@ -52,7 +57,7 @@ class PrivateEngine:
                 f"--containerd-namespace={self._namespace}",
                 f"--containerd-plugins-namespace={self._namespace}-plugins",
                 "--insecure-registry=127.0.0.0/8",
-                *self._bridge,
+                *bridge,
                 # Not the host's systemd, and a group that can be removed afterwards.
                 "--exec-opt=native.cgroupdriver=cgroupfs",
                 f"--cgroup-parent=/{self.root.name}",
@@ -107,8 +112,11 @@ class PrivateEngine:
             client = self.client()
             for container in client.api.containers(all=True, quiet=True):
                 client.api.remove_container(container["Id"], force=True)
+            client.networks.prune()  # a bridge outlives its daemon
             client.close()
         self.stop()
+        if self._bridge:
+            subprocess.run(["ip", "link", "delete", self._bridge], check=False, capture_output=True)
         for _ in range(50):  # a mount may be busy for a moment after the daemon has gone
             subprocess.run(
                 ["sh", "-c", f"grep -o ' {self.root}[^ ]*' /proc/self/mounts | xargs -r umount -l"], check=False

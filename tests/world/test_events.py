@@ -170,7 +170,7 @@ def test_something_that_is_not_docker_is_tried_again(
 
 
 def test_a_daemon_that_was_away_comes_back_with_everything_in_doubt(ear: Ear) -> None:
-    engine = PrivateEngine(default_bridge=False)
+    engine = PrivateEngine(beside=True)
     engine.start()
     events = EngineEvents(engine.socket, ear.reasons.append, ear.invalid.append)
     client = engine.client()

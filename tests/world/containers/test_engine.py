@@ -287,7 +287,7 @@ def test_an_image_with_our_labels_does_not_make_a_container_ours(
 
 def test_a_daemon_that_is_down_is_said_so_and_one_that_is_back_is_used(image: str) -> None:
     assert image
-    engine = PrivateEngine(default_bridge=False)
+    engine = PrivateEngine(beside=True)
     engine.start()
     ours = DockerEngine(engine.socket, NETWORK, SUBNET, KEY, ())
     try:
