@@ -551,6 +551,11 @@ class _Rollout:
                 self.step_.say("Unhealthy", f"not healthy: {'; '.join(sick)}")
             return
         applied, desired = self.facts.applied, self.desired
+        # "Synced" promises answers: who asked while nobody was there asks again by then. At first nobody has asked.
+        heard_at = self.name_state.written_at + self.facts.timing.settle
+        if applied is not None and self.facts.now < heard_at:
+            self.step_.wait(heard_at, "Switching", "waiting until everyone has heard of the new addresses")
+            return
         recorded = applied is not None and (applied.fingerprint, applied.revision) == (
             desired.fingerprint,
             desired.revision,
