@@ -69,19 +69,24 @@ class Reader:
         """Where a ref points to; None when there is none. No process."""
         if not self._path.exists():
             return None
+        sha = self._dereferenced(name)
+        if sha is None and (self._path / name).exists():
+            sha = self._dereferenced(name)  # it may have come at this very moment
+            if sha is None:
+                raise self.report(f"the ref {name} is not readable")
+        if sha is not None and not SHA.match(sha):
+            raise self.report(f"the ref {name} holds no revision")
+        return sha
+
+    def _dereferenced(self, name: str) -> str | None:
         import git  # noqa: PLC0415  (see the module's docstring)
 
         with self.lock:
             repo = self._open()
             try:
-                sha = git.SymbolicReference.dereference_recursive(repo, name)
-            except (ValueError, OSError, TypeError) as error:
-                if not (self._path / name).exists():
-                    return None
-                raise self.report(f"the ref {name} is not readable") from error
-        if not SHA.match(sha):
-            raise self.report(f"the ref {name} holds no revision")
-        return sha
+                return str(git.SymbolicReference.dereference_recursive(repo, name))
+            except (ValueError, OSError, TypeError):
+                return None
 
     def contains(self, sha: str) -> bool:
         """The mirror has this object."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,27 @@ def test_damage_is_remembered(tmp_path: Path) -> None:
     (repository.bare / "refs/heads/main").write_text("garbage")
     with pytest.raises(MirrorDamaged):
         reader.ref("refs/heads/main")
+    reader.close()
+
+
+def test_a_ref_that_comes_while_it_is_read_is_no_damage(tmp_path: Path) -> None:
+    repository = ConfigRepository(tmp_path / "remote")
+    head = repository.commit({"x": "1"})
+    reader = Reader(repository.bare)
+    refs = repository.bare / "refs" / "heads"
+
+    def write() -> None:
+        for number in range(300):
+            (refs / "new.lock").write_text(f"{head}\n")
+            (refs / "new.lock").rename(refs / f"new-{number}")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for number in range(300):
+        while reader.ref(f"refs/heads/new-{number}") is None:
+            pass
+    writer.join()
+    assert reader.damaged is None
     reader.close()
 
 
