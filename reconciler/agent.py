@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
 
+from reconciler import process
 from reconciler.apply import Apply
 from reconciler.cycle import Cycle
 
@@ -122,6 +123,7 @@ class Agent:
         loop.join(max(0.1, STOP_WITHIN - 1.5 - (time.monotonic() - began)))
         for waker in wakers:
             waker.stop()
+        process.end_all()
         busy = ", ".join(f"{lane or 'host'} ({what})" for lane, what in self._apply.busy.items())
         log.info("stopped%s", f"; left unfinished, the next start goes on from there: {busy}" if busy else "")
 

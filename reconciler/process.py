@@ -6,6 +6,7 @@ Commands that need standard error kept out of messages (sops prints plaintext th
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from reconciler.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
+_running: set[subprocess.Popen[bytes]] = set()
 _STDERR_KEPT = 2_000  # characters of standard error that an operator can still read
 
 
@@ -73,6 +75,7 @@ def run(
     except OSError as error:
         raise _not_started(argv[0], directory, error) from error
     with process:
+        _running.add(process)
         try:
             stdout, stderr = process.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired as error:
@@ -81,7 +84,18 @@ def run(
         except BaseException:
             _kill(process)
             raise
+        finally:
+            _running.discard(process)
     return Completed(tuple(argv), process.returncode, stdout, (stderr or b"").decode(errors="replace"))
+
+
+def end_all() -> None:
+    """Kill every command that still runs, with its children: whoever ends now must leave none behind."""
+    for process in tuple(_running):
+        if process.returncode is None:
+            log.debug("end %s", process.args)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _not_started(command: str, directory: str, error: OSError) -> Unavailable:

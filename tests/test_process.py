@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from harness.waiting import eventually
 
 from reconciler.errors import Unavailable
-from reconciler.process import run
+from reconciler.process import end_all, run
 
 
 def test_output_error_and_exit_code_come_back() -> None:
@@ -71,10 +74,22 @@ def test_a_command_that_takes_too_long_ends_with_all_its_children(tmp_path: Path
         run(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], timeout=0.5)
     assert caught.value.reason == "Timeout"
     assert time.monotonic() - began < 10
-    child = (tmp_path / "pid").read_text().strip()
+    eventually(partial(is_gone, (tmp_path / "pid").read_text().strip()))
 
-    def gone() -> bool:
-        stat = Path(f"/proc/{child}/stat")
-        return not stat.exists() or ") Z" in stat.read_text()
 
-    eventually(gone)
+def test_what_still_runs_can_be_ended_with_all_its_children(tmp_path: Path) -> None:
+    codes: list[int] = []
+    command = ["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"]
+    caller = threading.Thread(target=lambda: codes.append(run(command, timeout=60).code))
+    caller.start()
+    child = eventually(lambda: (tmp_path / "pid").read_text().strip())
+    end_all()
+    caller.join(10)
+    assert codes == [-signal.SIGKILL]
+    eventually(partial(is_gone, child))
+    end_all()  # with nothing to do
+
+
+def is_gone(pid: str) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or ") Z" in stat.read_text()

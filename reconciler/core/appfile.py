@@ -35,7 +35,7 @@ from reconciler.core.model import (
 from reconciler.core.node import Node, in_order
 from reconciler.core.units import size
 
-NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 """An app's name: a DNS label that leaves room for what is made of it."""
 
 _RESERVED = {

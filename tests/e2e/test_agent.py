@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ def deployed(host: Host, *names: str) -> Host:
     host.start_agent()
     host.wait_synced(host.repository.head, *names)
     return host
+
+
+def processes_of(words: bytes) -> list[str]:
+    """Ids of processes with these words in their command line."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            found += [file.parent.name] if words in file.read_bytes() else []
+    return found
 
 
 # --- it stops ---------------------------------------------------------------------------------------------------------
@@ -60,7 +70,10 @@ def test_it_stops_at_once_whatever_it_is_doing(host: Host) -> None:
         url = host.settings["repository"]["url"]
         host.settings["repository"]["url"] = f"http://127.0.0.1:{server.port}/config.git"
         host.start_agent()
+        asking = f":{server.port}/".encode()
+        eventually(lambda: processes_of(asking), what="git asks")
         assert host.stop_agent() < STOP_WITHIN
+        assert processes_of(asking) == []
         server.stop()
         host.settings["repository"]["url"] = url
     assert failures == []

@@ -33,6 +33,10 @@ _COME_BACK = 2.0  # seconds until systemd has restarted it
 _COMM = 15  # bytes of a program's name that the kernel keeps
 _ANY = "reconciler"  # any name will do to hear whether somebody answers
 _LATE = 10.0  # seconds; a file that is older was answered long before we first looked
+_MEANWHILE = (
+    "apps run on and keep the connections they have; nginx before 1.27.3 answers 503, later ones go on with the "
+    "addresses they know"
+)
 _UPSTREAM = re.compile(r"[0-9A-Fa-f.:]+(#[0-9]{1,5})?\Z")
 
 
@@ -212,7 +216,7 @@ class DnsmasqNames:
                     remedy="Look whether a firewall of this host drops packets to its own addresses",
                 )
             raise Unavailable(
-                "the names service does not run; nginx and the apps go on with the addresses that they know",
+                f"the names service does not run: {_MEANWHILE}",
                 reason="NamesDown",
                 remedy="systemctl restart reconciler-names, and look at: journalctl -u reconciler-names",
             )
@@ -258,12 +262,12 @@ class DnsmasqNames:
         if "in use" in done.stderr:
             raise Unavailable(
                 f"the names service cannot listen at {self._gateway}, port {PORT}: "
-                f"{processes.listener(self._gateway, PORT)} does",
+                f"{processes.listener(self._gateway, PORT)} does. Until it can, {_MEANWHILE}",
                 reason="NamesPortTaken",
                 remedy="Stop that program, or let it listen at other addresses only (dnsmasq: bind-interfaces)",
             )
         raise Unavailable(
-            f"the names service does not start: {done.tail}",
+            f"the names service does not start: {done.tail}. Until it does, {_MEANWHILE}",
             reason="NamesFailed",
             remedy=f"Try it by hand: {' '.join(self.argv())}",
         )
