@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
 
-from reconciler import process
 from reconciler.apply import Apply
 from reconciler.cycle import Cycle
 
@@ -26,6 +25,7 @@ STOP_WITHIN = 4.0
 """Seconds that a stop may take: five are promised."""
 _GAP = 0.05  # after a wake, so that a burst of Docker's events is one look; a commit need not wait
 _STUCK = 90.0  # a loop without progress for so long is not fed to the watchdog any more
+_FIRST_POLL = 1.0  # the first walk waits so long for the remote's answer, to begin with the newest revision
 _SLOWEST_POLL = 300.0
 _SLOWEST_WALK = 30.0
 
@@ -75,6 +75,7 @@ class Agent:
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._poll_now = threading.Event()
+        self._polled = threading.Event()
         self._stop = threading.Event()
         self._progress = time.monotonic()
 
@@ -93,6 +94,7 @@ class Agent:
     def stop(self) -> None:
         """End soon."""
         self._stop.set()
+        self._polled.set()
         self._wake.set()
         self._hurry.set()
         self._poll_now.set()
@@ -123,7 +125,6 @@ class Agent:
         loop.join(max(0.1, STOP_WITHIN - 1.5 - (time.monotonic() - began)))
         for waker in wakers:
             waker.stop()
-        process.end_all()
         busy = ", ".join(f"{lane or 'host'} ({what})" for lane, what in self._apply.busy.items())
         log.info("stopped%s", f"; left unfinished, the next start goes on from there: {busy}" if busy else "")
 
@@ -148,6 +149,7 @@ class Agent:
     def _loop(self) -> None:
         failures = 0
         ready = False
+        self._polled.wait(_FIRST_POLL)
         while not self._stop.is_set():
             self._wake.clear()
             self._hurry.clear()
@@ -174,6 +176,7 @@ class Agent:
         while not self._stop.is_set():
             self._poll_now.clear()
             failures = 0 if self._cycle.fetch() else failures + 1
+            self._polled.set()
             self._hurry.set()
             self.wake("poll")
             interval = min(max(_SLOWEST_POLL, self._rhythm.interval), self._rhythm.interval * 2.0 ** min(failures, 10))

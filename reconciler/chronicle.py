@@ -13,6 +13,8 @@ from reconciler.protocols import Clock, HistoryEntry, Meter, Source, Store
 
 log = logging.getLogger(__name__)
 
+_LOST = "what was known of it, such as a suspension, is lost"
+
 
 class Chronicle:
     """History and metrics of deployments, failures, repairs and removals."""
@@ -55,7 +57,13 @@ class Chronicle:
         """A version is healthy. The store learns the revision; history only hears of a new fingerprint."""
         desired, now = action.desired, self._clock()
         before = self._store.memory().applied.get(action.app)
-        if before is None or before.fingerprint != desired.fingerprint:
+        if action.adopted:
+            commit = self._commit(desired.revision)
+            self._add(
+                action.app, "adopted", commit, desired.fingerprint, desired.app.image, f"{action.reason}: {_LOST}", None
+            )
+            log.warning("%s: %s: %s", action.app, action.reason, _LOST)
+        elif before is None or before.fingerprint != desired.fingerprint:
             commit = self._commit(desired.revision)
             known = {entry.fingerprint for entry in self._store.history(action.app, 50) if entry.event != "failed"}
             event = "rolled back" if desired.fingerprint in known else "deployed"

@@ -53,6 +53,9 @@ T = TypeVar("T")
 _ATTEMPTS_WHILE_DOWN = 6
 """So often, within about a minute, a version is tried for which the old one had to stop."""
 _KEEP_EVERY = 60.0  # seconds
+_GONE_WHILE_SUSPENDED = "the repository no longer names it, but it is suspended and stays"
+_NOTICES = frozenset({"StoreDamaged"})
+"""Faults that a person should know of, but that hold up nothing."""
 
 RenderSite = Callable[[Sequence[App], SiteState], Generation]
 Result = Literal["converged", "progressing", "blocked", "failed"]
@@ -218,13 +221,15 @@ class Cycle:
         catalog = phases.time("parse", lambda: self._catalog(commit.sha))
         engine = phases.time("observe", world.engine.observe)
         targets = phases.time("resolve", lambda: self._targets.build(commit.sha, catalog, engine, memory))
+        there = {container.claim.app for container in engine.containers if container.owned and container.claim}
         before = self._before(targets, engine, memory)
         refused = refused_removals(Wanted(commit.sha, catalog, targets, "", before=before), engine.containers, memory)
         if refused is not None:  # with all that belongs to them: their routes, and repairs
             targets |= self._targets.held(refused[0], Blocked(PRUNE_BLOCKED, refused[1]), engine, memory)
+        left_alone = memory.suspended.keys() & there - targets.keys()
+        targets |= self._targets.held(left_alone, Blocked("Suspended", _GONE_WHILE_SUSPENDED), engine, memory)
         observed = phases.time("observe", lambda: self._observe(targets, engine))
         generation = Generation("", ())
-        there = {container.claim.app for container in engine.containers if container.owned and container.claim}
         lost = sorted(n for n, t in targets.items() if n in there and t.desired is None and t.app is None)
         if observed.site is not None and not (lost and observed.site.loaded):
             site = observed.site
@@ -236,6 +241,9 @@ class Cycle:
         if lost and observed.site is not None and observed.site.loaded:
             text = f"nobody knows the routes of {', '.join(lost)}, so nginx goes on as it is and no route changes"
             made = replace(made, faults=(*made.faults, ("RoutesUnknown", text)))
+        if generation.clashes:
+            text = "; ".join(f"{c.host}{c.path} leads to {c.app}; {c.loser} wants it too" for c in generation.clashes)
+            made = replace(made, faults=(*made.faults, ("RouteClaimedTwice", text)))
         return View(commit, wanted, observed, memory, made)
 
     def _catalog(self, revision: str) -> Catalog:
@@ -357,11 +365,12 @@ class Cycle:
         site_fault = (self._site_fault,) if self._site_fault else ()
         faults = (*fetch_fault, *site_fault, *world.store.faults(), *made.faults)
         busy = self._apply.busy or view.memory.busy
-        result: Result = "converged" if made.converged and not busy and not faults else "progressing"
+        hindered = any(reason not in _NOTICES for reason, _ in faults)
+        result: Result = "converged" if made.converged and not busy and not hindered else "progressing"
         if result == "progressing" and not busy and not made.actions and made.wake_at is None:
             result = "blocked"
         statuses = {name: self._dated(status) for name, status in made.statuses.items()}
-        self._say_changes(statuses)
+        self._say_changes(statuses, view.commit)
         self._publish(
             HostStatus(
                 host=self._rules.host,
@@ -434,7 +443,7 @@ class Cycle:
         self._standing[status.name] = (status, dated)
         return dated
 
-    def _say_changes(self, statuses: Mapping[str, AppStatus]) -> None:
+    def _say_changes(self, statuses: Mapping[str, AppStatus], commit: Commit) -> None:
         """One log line, and for refusals one history entry, when an app's reason changes."""
         for name, status in statuses.items():
             said = (status.reason, status.message)
@@ -444,14 +453,22 @@ class Cycle:
             stalled = any(condition.type == "Stalled" and condition.status for condition in status.conditions)
             log.log(logging.WARNING if stalled else logging.INFO, "%s: %s: %s", name, status.reason, status.message)
             if stalled and status.reason in {"InvalidManifest", "PolicyViolation", "ForeignContainer", "PruneBlocked"}:
-                self._record_refusal(name, status)
+                self._record_refusal(name, status, commit)
         for name in self._said.keys() - statuses.keys():
             del self._said[name]
             del self._standing[name]
 
-    def _record_refusal(self, name: str, status: AppStatus) -> None:
+    def _record_refusal(self, name: str, status: AppStatus, commit: Commit) -> None:
         reason = f"{status.reason}: {status.message}"
-        entry = HistoryEntry(self._world.clock(), name, "refused", status.revisions.observed, reason=reason)
+        entry = HistoryEntry(
+            at=self._world.clock(),
+            app=name,
+            event="refused",
+            revision=commit.sha,
+            author=commit.author,
+            subject=commit.subject,
+            reason=reason,
+        )
         try:
             self._world.store.add(entry)
         except ReconcilerError as error:

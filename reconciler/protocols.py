@@ -36,7 +36,7 @@ class HistoryEntry:
     at: float
     app: str
     event: str
-    """``deployed``, ``rolled back``, ``failed``, ``repaired``, ``pruned``, ``refused``, ``suspended`` ..."""
+    """``deployed``, ``adopted``, ``rolled back``, ``failed``, ``repaired``, ``pruned``, ``refused`` ..."""
     revision: str = ""
     fingerprint: str = ""
     image: str = ""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -213,3 +214,54 @@ def test_an_error_that_nobody_foresaw_is_told_and_does_not_end_the_walk(walk: Wa
     assert "secret detail" not in walk.cycle.status.faults[0][1]
     walk.engine.observe = healthy  # type: ignore[method-assign]
     walk.converge()
+
+
+def test_a_lost_store_is_told_by_the_history_and_changes_nothing(walk: Walk, tmp_path: Path) -> None:
+    walk.write()
+    walk.converge()
+    running = walk.running()
+    walk.store.close()
+    for file in (tmp_path / "state").glob("store.db*"):
+        file.unlink()
+    time.sleep(0.01)
+    walk.converge()
+    (entry,) = walk.store.history("shop", 10)
+    assert entry.event == "adopted"
+    assert "ran before this store was made" in entry.reason
+    assert walk.running() == running
+
+
+def test_a_damaged_store_is_told_but_holds_up_nothing(walk: Walk, tmp_path: Path) -> None:
+    walk.write()
+    walk.converge()
+    walk.store.close()
+    (tmp_path / "state" / "store.db").write_bytes(b"no database" * 1000)
+    walk.converge()
+    assert walk.cycle.status is not None
+    assert [reason for reason, _ in walk.cycle.status.faults] == ["StoreDamaged"]
+
+
+def test_a_suspended_app_stays_when_its_manifest_goes(walk: Walk) -> None:
+    for name in ("shop", "other"):
+        walk.write(name)
+    walk.converge()
+    running = walk.running()
+    walk.store.suspend("shop", "Ada looks at it", 1.0)
+    walk.remove("shop")
+    walk.until(lambda: walk.app().reason == "Suspended")
+    assert "no longer names it" in walk.app().message
+    assert "reconciler resume shop" in walk.app().message
+    assert walk.running() == running
+    walk.store.resume("shop")
+    walk.converge()
+    assert walk.running() == []
+
+
+def test_a_refusal_says_whose_commit_it_was(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    walk.write(replicas="many")
+    walk.until(lambda: walk.app().reason == "InvalidManifest")
+    entry = walk.store.history("shop", 1)[0]
+    assert entry.event == "refused"
+    assert entry.author

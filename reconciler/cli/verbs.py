@@ -125,6 +125,7 @@ def sync(options: Options) -> int:
 
 def run(options: Options) -> int:
     """The agent."""
+    from reconciler import process
     from reconciler.world.notify import Notifier
 
     host = _host(options, worktree=options.worktree)
@@ -132,6 +133,7 @@ def run(options: Options) -> int:
     host.lock.acquire()
     agent, wakers = host.agent(Notifier(os.environ))
     agent.run(wakers)
+    process.end_all()  # git may be waiting for a remote that stalls
     return ERROR if agent.crashed else IN_SYNC
 
 

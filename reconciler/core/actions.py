@@ -159,6 +159,8 @@ class RecordApplied(_Action):
     """Record that an app is healthy at a revision."""
 
     desired: DesiredApp
+    adopted: bool = False
+    """Nothing was done for it: it ran before there was a store that could have known it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -614,6 +614,8 @@ class Retry:
 class Memory:
     """What nobody but the store (and, for retries, the running agent) knows."""
 
+    since: float = 0.0
+    """Unix time at which the store was made. An older container was there before: an earlier store is lost."""
     applied: Mapping[str, Applied] = field(default_factory=dict)
     quarantined: Mapping[str, Quarantined] = field(default_factory=dict)
     suspended: Mapping[str, Suspended] = field(default_factory=dict)

@@ -165,6 +165,7 @@ def plan(
             now=now,
             timing=timing,
             waits_for=_waits_for(target, draft.statuses, wanted),
+            since=memory.since,
             held={resource: name for resource, (app, name) in held.items() if app != target.name},
         )
         step = _step(facts, wanted, memory, foreign.get(name, ()), refused)

@@ -70,6 +70,8 @@ class Facts:
     """Why a new version may not start yet: a dependency that is not healthy."""
     held: Mapping[str, str] = field(default_factory=dict)
     """Volume, host directory or ``protocol/port`` -> the running container of another app that has it."""
+    since: float = 0.0
+    """Unix time at which the store was made."""
     pending: str = ""
     """The fingerprint of a version that is being made ready while the target is the one before it."""
 
@@ -561,7 +563,9 @@ class _Rollout:
             desired.revision,
         )
         if not recorded and self.facts.target.blocked is None:
-            self.step_.actions.append(act.RecordApplied(self.app.name, self._change(), desired))
+            adopted = applied is None and all(c.created_at < self.facts.since for c in self.current.values())
+            why = "it ran before this store was made" if adopted else self._change()
+            self.step_.actions.append(act.RecordApplied(self.app.name, why, desired, adopted))
         self.step_.done = True
         self.step_.say("Applied", "runs as the repository says")
 

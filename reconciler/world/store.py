@@ -27,6 +27,8 @@ _MIGRATIONS = (
         revision TEXT NOT NULL, fingerprint TEXT NOT NULL, image TEXT NOT NULL, author TEXT NOT NULL,
         subject TEXT NOT NULL, reason TEXT NOT NULL, duration REAL);
     CREATE INDEX history_of_app ON history (app, id);
+    CREATE TABLE made (at REAL NOT NULL);
+    INSERT INTO made VALUES ((julianday('now') - 2440587.5) * 86400);
     CREATE TABLE status (id INTEGER PRIMARY KEY CHECK (id = 1), json TEXT NOT NULL, at REAL NOT NULL);
     """,
 )
@@ -77,6 +79,7 @@ class SqliteStore:
         version = (self._database.generation, int(connection.execute("PRAGMA data_version").fetchone()[0]))
         if version != self._memory_version:
             self._memory = Memory(
+                since=connection.execute("SELECT at FROM made").fetchone()[0],
                 applied={app: Applied(*row) for app, *row in connection.execute("SELECT * FROM applied")},
                 quarantined={app: Quarantined(*row) for app, *row in connection.execute("SELECT * FROM quarantined")},
                 suspended={app: Suspended(*row) for app, *row in connection.execute("SELECT * FROM suspended")},
