@@ -73,3 +73,13 @@ def host(images: PrivateEngine, tmp_path: Path) -> Iterator[Host]:
         yield host
     finally:
         host.destroy()
+
+
+@pytest.fixture
+def shop(host: Host) -> Host:
+    """A host with two healthy apps at version 1, ``shop`` and ``other``; the first commit has neither."""
+    host.commit(message="Begin")
+    host.commit({f"apps/{name}/app.yaml": host.manifest(name) for name in ("shop", "other")})
+    host.start_agent()
+    host.wait_synced(host.repository.head, "shop", "other")
+    return host

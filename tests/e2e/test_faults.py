@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from harness.disks import SmallDisk, small_disk
-from harness.engine import PrivateEngine
 from harness.git import StallServer
-from harness.host import Host, make_app_images
+from harness.host import Host
 
 
 @pytest.fixture
@@ -79,25 +78,8 @@ def test_what_an_operator_breaks_by_hand_is_put_back(host: Host) -> None:
 # --- Docker -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def own_engine(tmp_path: Path) -> Iterator[Host]:
-    """A host with an engine of its own, which may die."""
-    engine = PrivateEngine(beside=True)
-    engine.start()
-    try:
-        make_app_images(engine)
-        host = Host(engine, tmp_path / "host")
-        try:
-            host.nginx.start()
-            yield host
-        finally:
-            host.destroy()
-    finally:
-        engine.destroy()
-
-
-def test_docker_dies_and_comes_back(own_engine: Host) -> None:
-    host = own_engine
+def test_docker_dies_and_comes_back(own_host: Host) -> None:
+    host = own_host
     host.deploy()
     host.start_agent()
     host.wait_synced(host.repository.head, "shop")
@@ -316,19 +298,6 @@ def test_a_taken_port_brings_the_old_version_back(shop: Host) -> None:
     host.reconciler("retry", "db")
     host.wait_synced(host.repository.head, "db")
     assert host.get("/version", port=number)[1] == host.get("/version", port=port)[1] == "2"
-
-
-def test_the_names_service_is_killed(shop: Host) -> None:
-    host = shop
-    pidfile = host.runtime / "names.pid"
-    with host.visitors() as failures, host.visitors("other") as others:
-        before = int(pidfile.read_text())
-        subprocess.run(["kill", "-9", str(before)], check=True)
-        upgraded(host, 2)
-        host.wait_synced(host.repository.head, "shop", "other")
-        assert int(pidfile.read_text()) != before
-        assert (host.serves(), host.serves("other")) == ("2", "2")
-    assert failures == others == []
 
 
 # --- disks ------------------------------------------------------------------------------------------------------------

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from harness.disks import small_disk
-from harness.engine import PrivateEngine
 from harness.git import run_git
-from harness.host import Host, make_app_images
+from harness.host import Host
 
 OLD = (200, "1")
 NEW = (200, "2")
@@ -35,48 +31,6 @@ def wait_converged(host: Host, answer: tuple[int, str], within: float = 60.0) ->
 
 def names_pid(host: Host) -> int:
     return int((host.runtime / "names.pid").read_text())
-
-
-# --- Docker -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def own_engine(tmp_path: Path) -> Iterator[Host]:
-    """A host with an engine of its own, which may be stopped."""
-    engine = PrivateEngine(beside=True)
-    engine.start()
-    try:
-        make_app_images(engine, versions=("1", "2"))
-        host = Host(engine, tmp_path / "host")
-        try:
-            host.nginx.start()
-            yield host
-        finally:
-            host.destroy()
-    finally:
-        engine.destroy()
-
-
-def test_docker_is_stopped_with_all_containers_and_started_again(own_engine: Host) -> None:
-    host = own_engine
-    begin(host)
-    host.engine.stop()
-    try:
-        host.wait(lambda: host.fault("DockerUnavailable"), what="the fault is named")
-        assert str(host.engine.socket) in host.fault("DockerUnavailable")
-        assert host.app()["sync"] == "Unknown"
-    finally:
-        host.engine.start()
-    # What ran before the outage runs again without a commit.
-    wait_converged(host, OLD)
-    host.engine.stop()
-    try:
-        host.deploy(image="shop:2")
-        host.wait(lambda: (host.status() or {})["commit"]["sha"] == host.repository.head, what="the commit is seen")
-        host.wait(lambda: host.fault("DockerUnavailable"), what="the fault is named again")
-    finally:
-        host.engine.start()
-    wait_converged(host, NEW)
 
 
 # --- Git --------------------------------------------------------------------------------------------------------------
@@ -106,24 +60,6 @@ def test_a_branch_that_is_gone_and_one_that_is_set_back(host: Host) -> None:
         host.repository.commit({"apps/shop/app.yaml": host.manifest(image="shop:2")})
         wait_converged(host, NEW)
     assert failures == []
-
-
-# --- ports ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_taken_port_leaves_an_app_with_visitors_at_its_old_version(host: Host) -> None:
-    begin(host)
-    with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104  (as Docker wants it)
-        number = taken.getsockname()[1]
-        host.deploy(image="shop:2", ports=[f"{number}:8080"])
-        app = host.wait_reason("PortTaken")
-        assert f"port {number}/tcp is taken" in app["message"]
-        host.wait(lambda: host.get("/version") == OLD, what="the old version is back")
-        host.wait(lambda: host.app()["health"] == "Healthy", what="and healthy")
-        assert "reconciler retry shop" in host.app()["message"]
-    host.reconciler("retry", "shop")
-    wait_converged(host, NEW)
-    assert host.get("/version", port=number) == NEW
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -162,22 +98,6 @@ def test_a_names_service_that_hangs_is_replaced(host: Host) -> None:
         host.deploy(image="shop:2")
         wait_converged(host, NEW)
     assert failures == []
-
-
-# --- nginx ------------------------------------------------------------------------------------------------------------
-
-
-def test_nginx_is_killed_during_a_quiet_time(host: Host) -> None:
-    begin(host)
-    host.nginx.kill()
-    host.wait(lambda: host.fault("NginxDown"), what="nginx is missed though nothing changes")
-    assert "systemctl start nginx" in host.fault("NginxDown")
-    assert host.app()["sync"] == "Synced"
-    # The containers are as they were, so that it serves from its first moment.
-    host.nginx.start()
-    assert host.get("/version") == OLD
-    host.deploy(image="shop:2")
-    wait_converged(host, NEW)
 
 
 # --- disks ------------------------------------------------------------------------------------------------------------

@@ -281,7 +281,7 @@ class Host:
             while not over.wait(0.01):
                 try:
                     code, body = self.get(path, host=f"{name}.example.com")
-                except OSError as error:
+                except (OSError, http.client.HTTPException) as error:
                     failures.append(f"{time.time():.2f} {error!r}")
                 else:
                     if code != http.client.OK:
