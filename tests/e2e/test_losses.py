@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+from pathlib import Path
 from typing import Any
 
 from harness.host import Host
@@ -98,7 +99,7 @@ def test_without_its_key_the_agent_touches_nothing_and_says_the_ways_out(shop: H
     with host.visitors() as failures, host.visitors("other") as others:
         # A damaged key is never replaced.
         host.stop_agent()
-        saved = key.rename(key.with_name("saved.key"))
+        saved = Path(shutil.copy2(key, key.with_name("saved.key")))
         damaged = saved.read_bytes()[:7]
         key.write_bytes(damaged)
         assert "Restore the file from a backup" in host.reconciler("run", expect=1)
@@ -190,54 +191,100 @@ def test_after_a_reboot_the_same_containers_serve_and_secrets_are_there_before_t
 
 
 def test_versions_that_fail_are_given_up_and_the_old_ones_serve(host: Host) -> None:
-    health = {"http": "/missing", "port": 8080, "interval": "1s", "deadline": "3s"}
+    late = {"http": "/missing", "port": 8080, "interval": "1s", "deadline": "3s"}
+    step = {"command": ["sh", "-c", "echo no migration; exit 4"], "timeout": "20s"}
     bad: dict[str, tuple[dict[str, Any], str, str]] = {
         "shop": ({"command": CRASHES}, "CrashLoop", r"shop\.1\.\w{8} ended \d times before it was healthy"),
-        "late": ({"image": "shop:3", "health": health}, "DeadlineExceeded", "404"),
+        "late": ({"image": "shop:3", "health": late}, "DeadlineExceeded", "404"),
         "program": ({"command": ["/no/such/program"]}, "CrashLoop", "/no/such/program"),  # in its last words
         "user": ({"user": "nosuchuser"}, "ContainerRejected", "nosuchuser"),
+        "step": ({"image": "shop:2", "before_deploy": step}, "BeforeDeployFailed", "exit code 4"),
+        # On a volume the old container has to stop first.
+        "data": ({"command": CRASHES, "volumes": ["data:/data"]}, "CrashLoop", "the database is not there"),
     }
 
-    def commit_all(**fields: Any) -> str:
-        return host.commit({f"apps/{name}/app.yaml": host.manifest(name, **fields) for name in bad})
+    def commit(*names: str, **fields: Any) -> str:
+        apps = {name: {"volumes": ["data:/data"], **fields} if name == "data" else fields for name in names}
+        return host.commit({f"apps/{name}/app.yaml": host.manifest(name, **more) for name, more in apps.items()})
 
-    good = commit_all()
+    def check_given_up() -> None:
+        for name, (_, reason, words) in bad.items():
+            assert re.search(words, given_up(host, name, reason))
+            host.wait(lambda name=name: host.app(name)["health"] == "Healthy", what=f"the old {name} is healthy")
+            assert host.app(name)["sync"] == "OutOfSync"
+            assert host.app(name)["revisions"]["applied"] == good
+            assert host.metric(f'drift_repairs_total{{app="{name}"}}') in {None, 0.0}
+            assert host.serves(name) == "1"
+        host.wait(lambda: identities(host, *(bad.keys() - {"data"})) == running, what="only what failed is removed")
+        host.wait(lambda: [each.id for each in host.containers("data", everything=True)] == [data.id], what="and here")
+
+    good = commit(*bad)
     host.start_agent()
     host.wait_synced(good, *bad)
-    running = identities(host)
-    with host.visitors() as failures, host.visitors("late") as others:
+    running = identities(host, *(bad.keys() - {"data"}))
+    (data,) = host.containers("data")
+    data.exec_run(["sh", "-c", "echo kept > /data/row"])
+    with host.visitors() as failures, host.visitors("late") as others, host.visitors("step") as more:
         failed = host.commit({f"apps/{name}/app.yaml": host.manifest(name, **bad[name][0]) for name in bad})
-
-        def check_given_up() -> None:
-            for name, (_, reason, words) in bad.items():
-                assert re.search(words, given_up(host, name, reason))
-                host.wait(lambda name=name: host.app(name)["health"] == "Healthy", what="the old one is healthy")
-                assert host.app(name)["sync"] == "OutOfSync"
-                assert host.app(name)["revisions"]["applied"] == good
-                assert host.metric(f'drift_repairs_total{{app="{name}"}}') in {None, 0.0}
-                assert host.serves(name) == "1"
-            host.wait(lambda: identities(host) == running, what="what failed is removed, and nothing else")
-
         check_given_up()
         assert host.app()["last_words"].splitlines()[-1] == "the database is not there"
+        assert host.app("step")["last_words"] == "no migration"
         assert "    | the database is not there" in host.reconciler("status", expect=2)
         # Given up is given up, also for the next agent; other commits go on.
         host.stop_agent()
+        commit("other")
         host.start_agent()
-        host.deploy("other")
-        host.wait_synced(host.repository.head, "other")
-        host.containers("other")[0].stop(timeout=0)  # PLACEHOLDER
-        # It is tried again when somebody asks.
-        host.reconciler("retry", "shop")
-        host.wait(lambda: host.app()["reason"] != "CrashLoop", what="it is tried again")
-        check_given_up()
+        with host.visitors("data") as back:
+            check_given_up()
+            # It is tried again when somebody asks.
+            host.reconciler("retry", "shop")
+            host.wait(lambda: host.app()["reason"] != "CrashLoop", what="it is tried again")
+            check_given_up()
+            host.wait_synced(host.repository.head, "other")
         history = host.reconciler("history", "shop")
         assert history.count("CrashLoop") == 2
         assert failed[:8] in history
-        host.wait_synced(commit_all(image="shop:2"), *bad)
+        host.wait_synced(commit(*bad, image="shop:2"), *bad)
         assert {host.serves(name) for name in bad} == {"2"}
-    assert failures == others == []
+        assert host.containers("data")[0].exec_run(["cat", "/data/row"]).output == b"kept\n"
+    assert failures == others == more == back == []
 
 
-def test_a_version_that_fails_on_a_volume_or_in_before_deploy_changes_nothing(shop: Host) -> None:
+# --- a person who wants none of it ------------------------------------------------------------------------------------
+
+
+def test_a_suspended_app_is_left_alone(shop: Host) -> None:
     host = shop
+    with host.visitors() as failures:
+        running = identities(host, "shop")
+        host.reconciler("suspend", "shop", "--why", "Ada looks at it")
+        app = host.wait_reason("Suspended")
+        assert "Ada looks at it" in app["message"]
+        assert "reconciler resume shop" in app["message"]
+        host.deploy(image="shop:2")
+        host.wait_synced(host.repository.head, "other")
+        assert identities(host, "shop") == running
+        # Also when its folder goes, while others and the routes change,
+        others = {name: host.manifest(name, image="shop:2") for name in ("other", "third")}
+        host.commit({"apps/shop/app.yaml": None, **{f"apps/{name}/app.yaml": text for name, text in others.items()}})
+        host.wait_synced(host.repository.head, *others)
+        assert (host.serves(), host.serves("other"), host.serves("third")) == ("1", "2", "2")
+        assert "the repository no longer names it" in host.wait_reason("Suspended")["message"]
+        # and over a restart.
+        host.stop_agent()
+        host.start_agent()
+        assert host.app()["reason"] == "Suspended"
+        host.wait(lambda: (host.status() or {})["commit"]["sha"] == host.repository.head, what="it has looked")
+        assert identities(host, "shop") == running
+    assert failures == []
+    host.deploy(image="shop:2")
+    # Whatever happens to it:
+    host.containers()[0].stop(timeout=1)
+    host.containers("other")[0].remove(force=True)
+    host.wait(lambda: host.containers("other"), what="other is repaired")
+    host.wait_synced(host.repository.head, "other", "third")
+    assert not host.containers()
+    assert "Suspended" in host.reconciler("status", expect=2)
+    host.reconciler("resume", "shop")
+    host.wait_synced(host.repository.head, "shop", "other", "third")
+    assert host.serves() == "2"
