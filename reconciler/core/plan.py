@@ -99,20 +99,23 @@ def routed(targets: Mapping[str, Target], observed: Observed) -> list[App]:
     """The manifests whose routes nginx should have: of each app that version which its name answers.
 
     A port or path that a commit changes together with the version belongs to the new replicas, and changes with them.
+    Those that stay as they were come first: nobody takes a path from an app that is held up.
     """
     fingerprints = {
         c.address: c.claim.fingerprint for c in observed.engine.containers if c.owned and c.claim and c.address
     }
-    apps = []
+    staying: list[App] = []
+    coming: list[App] = []
     for name, target in sorted(targets.items()):
         state = observed.names.names.get(name)
         serving = {fingerprints.get(address) for address in (state.written if state else ())}
         app = target.desired.app if target.desired is not None else target.app
+        stays = target.blocked is not None
         if target.previous is not None and target.previous.fingerprint in serving:
-            app = target.previous.app
+            app, stays = target.previous.app, True
         if app is not None and app.ingress:
-            apps.append(app)
-    return apps
+            (staying if stays else coming).append(app)
+    return staying + coming
 
 
 def retiring(targets: Mapping[str, Target], observed_containers: Iterable[Container]) -> list[str]:

@@ -38,7 +38,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Clash:
-    """Two apps claim the same host and path; the first by name has it."""
+    """Two apps claim the same host and path; the first has it."""
 
     host: str
     path: str
@@ -47,17 +47,17 @@ class Clash:
 
 
 def claim(apps: Iterable[App]) -> tuple[dict[str, list[Route]], tuple[Clash, ...]]:
-    """Give each host and path to one app.
+    """Give each host and path to the first app that claims it.
 
     Two apps of one revision cannot claim the same. But while one of them stays at its last good version because its
-    manifest is broken, the other may already have taken over its path.
+    manifest is broken, the other may already want its path.
 
     Raises:
         InvalidInput: reason ``UnsafeRoute``.
     """
     claimed: dict[tuple[str, str], Route] = {}
     clashes = []
-    for app in sorted(apps, key=lambda app: app.name):
+    for app in apps:
         for ingress in app.ingress:
             _check(app.name, ingress)
             path = ingress.path.rstrip("/") or "/"

@@ -65,7 +65,7 @@ def render(apps: Iterable[App], site: SiteState, frontend: Frontend) -> Generati
     """Render nginx's configuration for the apps of this host.
 
     Args:
-        apps: All that should have routes, healthy or not, in any order.
+        apps: All that should have routes, healthy or not; of two that claim the same path the first has it.
         site: What this nginx can do, and which certificates there are.
         frontend: From the settings.
 

@@ -562,3 +562,27 @@ def test_routes_belong_to_the_version_that_the_name_answers() -> None:
     assert [each.ingress[0].port for each in routed(targets, before.observed)] == [80]
     after = forecast(wanted(new), before.observed, before.memory, SUBNET, LATER)
     assert [each.ingress[0].port for each in routed(targets, after.observed)] == [9090]
+
+
+def test_nobody_takes_a_path_from_an_app_that_stays_as_it_was() -> None:
+    old, taker = (desired(app(name, ingress=(Ingress("a.example", "/", 80),))) for name in ("shop", "api"))
+    before = converged(old)
+    moved = desired(app(), image="sha256:2")
+    for held in (Target("shop", old, Blocked("InvalidManifest", "")), Target("shop", moved, previous=old)):
+        targets = {"api": Target("api", taker), "shop": held}
+        assert [each.name for each in routed(targets, before.observed)] == ["shop", "api"]
+    settled = forecast(wanted(moved), before.observed, before.memory, SUBNET, LATER)
+    targets = {"api": Target("api", taker), "shop": Target("shop", moved, previous=old)}
+    assert [each.name for each in routed(targets, settled.observed)] == ["api"]
+
+
+def test_where_nothing_is_left_to_do_time_alone_changes_nothing() -> None:
+    """The agent relies on it: a quiet walk takes the plan of the last one."""
+    api, shop = app("api", replicas=2), app(depends_on=("api",), volumes=(Volume("data", "/data"),))
+    end = converged(desired(api), desired(shop))
+    asked = wanted(desired(api), desired(shop))
+    quiet = steps(asked, end.observed, end.memory, LATER)
+    assert quiet.converged
+    assert quiet.wake_at is None
+    for later in (0.01, 60.0, 86_400.0 * 365):
+        assert steps(asked, end.observed, end.memory, LATER + later) == quiet

@@ -133,3 +133,8 @@ def test_a_slash_at_the_end_of_a_path_makes_no_difference() -> None:
 def test_the_same_path_twice_in_one_app_is_no_clash() -> None:
     _, clashes = claim([App("shop", "app.yaml", "image", ingress=(SAFE, SAFE))])
     assert clashes == ()
+
+
+def test_the_first_that_claims_a_path_has_it() -> None:
+    _, clashes = claim([app("shop"), app("api")])
+    assert [(clash.app, clash.loser) for clash in clashes] == [("shop", "api")]

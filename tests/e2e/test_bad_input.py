@@ -20,18 +20,22 @@ def test_a_wrong_manifest_holds_up_nobody_else(host: Host) -> None:
     host.wait_synced(host.repository.head, "shop", "other", "third")
     good = host.repository.head
 
+    # It wants its own route, and one that an app has which stays as it was.
+    routes = [{"host": f"{name}.example.com", "port": 8080} for name in ("fourth", "shop")]
     with host.visitors() as failures:
         broken = host.commit(
             {
                 "apps/shop/app.yaml": host.manifest(image="shop:2", replica=2),
                 "apps/other/app.yaml": host.manifest("other", image="shop:2"),
                 "apps/third/app.yaml": "kind: App\nimage: [unclosed\n",
-                "apps/fourth/app.yaml": host.manifest("fourth"),
+                "apps/fourth/app.yaml": host.manifest("fourth", image="shop:3", ingress=routes),
             },
             "A slip",
         )
         host.wait_synced(broken, "other", "fourth")
-        assert host.serves("other") == "2"
+        assert (host.serves("other"), host.serves("fourth"), host.serves("shop")) == ("2", "3", "1")
+        told = host.fault("RouteClaimedTwice")
+        assert told == "shop.example.com/ still leads to shop, which is held up; fourth wants it"
         line = host.manifest(image="shop:2", replica=2).splitlines().index("replica: 2") + 1
         shop = host.wait_reason("InvalidManifest")
         assert f"apps/shop/app.yaml:{line}:1: " in shop["message"]
@@ -54,9 +58,12 @@ def test_a_wrong_manifest_holds_up_nobody_else(host: Host) -> None:
         assert "refused" in host.reconciler("history", "shop")
     assert all(" 502 " in each or " 503 " in each for each in failures)  # between the kill and the repair
 
-    host.commit({"apps/shop/app.yaml": host.manifest(image="shop:2"), "apps/third/app.yaml": host.manifest("third")})
+    # The path moves in one commit, from an app that is well again to the other.
+    moved = host.manifest(image="shop:2", ingress=[{"host": "new.example.com", "port": 8080}])
+    host.commit({"apps/shop/app.yaml": moved, "apps/third/app.yaml": host.manifest("third")})
     host.wait_synced(host.repository.head, "shop", "other", "third", "fourth")
-    assert (host.serves(), host.serves("third")) == ("2", "1")
+    host.wait(lambda: (host.status() or {})["result"] == "converged", what="nobody is held up any more")
+    assert (host.serves("new"), host.serves("third"), host.serves("shop")) == ("2", "1", "3")
 
 
 def test_what_a_broken_repository_would_remove_stays(host: Host) -> None:
