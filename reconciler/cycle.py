@@ -151,6 +151,7 @@ class Cycle:
         self._standing: dict[str, tuple[AppStatus, AppStatus]] = {}
         self._said: dict[str, tuple[str, str]] = {}
         self._kept = ("", 0.0)
+        self._quiet: tuple[tuple[Wanted, Observed, Memory], Plan] | None = None
         self.status: HostStatus | None = None
         """Where everything stands, after the last cycle."""
 
@@ -235,16 +236,25 @@ class Cycle:
             site = observed.site
             generation = phases.time("resolve", lambda: self._render_site(routed(targets, observed), site))
         wanted = Wanted(commit.sha, catalog, targets, generation.id, generation.files, before)
-        made = phases.time(
-            "plan", lambda: plan(wanted, observed, memory, self._rules.subnet, world.clock(), self._rules.timing)
-        )
+        made = phases.time("plan", lambda: self._plan(wanted, observed, memory))
         if lost and observed.site is not None and observed.site.loaded:
             text = f"nobody knows the routes of {', '.join(lost)}, so nginx goes on as it is and no route changes"
             made = replace(made, faults=(*made.faults, ("RoutesUnknown", text)))
-        if generation.clashes:
-            text = "; ".join(f"{c.host}{c.path} leads to {c.app}; {c.loser} wants it too" for c in generation.clashes)
-            made = replace(made, faults=(*made.faults, ("RouteClaimedTwice", text)))
+        # Of two apps between which a path moves each is in a rollout: that passes. One that is held up does not.
+        held_up = [c for c in generation.clashes if targets[c.app].blocked is not None]
+        if held_up:
+            texts = (f"{c.host}{c.path} still leads to {c.app}, which is held up; {c.loser} wants it" for c in held_up)
+            made = replace(made, faults=(*made.faults, ("RouteClaimedTwice", "; ".join(texts))))
         return View(commit, wanted, observed, memory, made)
+
+    def _plan(self, wanted: Wanted, observed: Observed, memory: Memory) -> Plan:
+        """The next steps. Where none was left and none was waited for, time alone brings no new one."""
+        looked = (wanted, observed, memory)
+        if self._quiet is not None and self._quiet[0] == looked:
+            return self._quiet[1]
+        made = plan(*looked, self._rules.subnet, self._world.clock(), self._rules.timing)
+        self._quiet = (looked, made) if made.converged and made.wake_at is None else None
+        return made
 
     def _catalog(self, revision: str) -> Catalog:
         catalog = self._read_catalog(self._world.source.tree(revision))

@@ -316,6 +316,7 @@ class Load:
 def certify(directory: Path, host: str, *, key_type: str = "ec") -> None:
     """Make HOST.crt and HOST.key, signed by itself, each appearing at once."""
     kind = {"ec": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"], "rsa": ["-newkey", "rsa:2048"]}
+    directory.mkdir(exist_ok=True)
     draft = directory / ".draft"
     name = ["-subj", "/CN=reconciler test", "-addext", f"subjectAltName=DNS:{host}"]
     subprocess.run(

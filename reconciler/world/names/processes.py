@@ -40,12 +40,15 @@ def everyone() -> Iterator[int]:
 
 
 def started_at(pid: int) -> float | None:
-    """Unix time of a process's start, by the clock as it stands now: it may have jumped since."""
+    """Unix time of a process's start, by the clock as it stands now: it may have jumped since.
+
+    To a tenth of a second, so that it is the same at each look.
+    """
     try:
         ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, IndexError):
         return None
-    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+    return round(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK"), 1)
 
 
 def stop(pid: int) -> None:

@@ -69,8 +69,9 @@ def run(ours: DockerEngine, image: str, slot: int = 1) -> str:
 
 
 def test_a_quiet_look_is_two_lists_and_gives_the_same_value(
-    ours: DockerEngine, api: docker.APIClient, image: str
+    ours: DockerEngine, api: docker.APIClient, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(observation, "monotonic", lambda: 0.0)  # young ones are looked at again after five seconds
     for slot in (1, 2, 3):
         run(ours, image, slot)
     api.create_container(image, name="theirs")
