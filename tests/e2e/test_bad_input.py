@@ -20,8 +20,8 @@ def test_a_wrong_manifest_holds_up_nobody_else(host: Host) -> None:
     host.wait_synced(host.repository.head, "shop", "other", "third")
     good = host.repository.head
 
-    # It wants its own route, and one that an app has which stays as it was.
-    routes = [{"host": f"{name}.example.com", "port": 8080} for name in ("fourth", "shop")]
+    # It wants its own route, and one of an app that stays as it was, whose manifest cannot be read any more.
+    routes = [{"host": f"{name}.example.com", "port": 8080} for name in ("fourth", "third")]
     with host.visitors() as failures:
         broken = host.commit(
             {
@@ -33,9 +33,9 @@ def test_a_wrong_manifest_holds_up_nobody_else(host: Host) -> None:
             "A slip",
         )
         host.wait_synced(broken, "other", "fourth")
-        assert (host.serves("other"), host.serves("fourth"), host.serves("shop")) == ("2", "3", "1")
+        assert (host.serves("other"), host.serves("fourth"), host.serves("third")) == ("2", "3", "1")
         told = host.fault("RouteClaimedTwice")
-        assert told == "shop.example.com/ still leads to shop, which is held up; fourth wants it"
+        assert told == "third.example.com/ still leads to third, which is held up; fourth wants it"
         line = host.manifest(image="shop:2", replica=2).splitlines().index("replica: 2") + 1
         shop = host.wait_reason("InvalidManifest")
         assert f"apps/shop/app.yaml:{line}:1: " in shop["message"]
@@ -59,11 +59,11 @@ def test_a_wrong_manifest_holds_up_nobody_else(host: Host) -> None:
     assert all(" 502 " in each or " 503 " in each for each in failures)  # between the kill and the repair
 
     # The path moves in one commit, from an app that is well again to the other.
-    moved = host.manifest(image="shop:2", ingress=[{"host": "new.example.com", "port": 8080}])
-    host.commit({"apps/shop/app.yaml": moved, "apps/third/app.yaml": host.manifest("third")})
+    moved = host.manifest("third", ingress=[{"host": "new.example.com", "port": 8080}])
+    host.commit({"apps/shop/app.yaml": host.manifest(image="shop:2"), "apps/third/app.yaml": moved})
     host.wait_synced(host.repository.head, "shop", "other", "third", "fourth")
     host.wait(lambda: (host.status() or {})["result"] == "converged", what="nobody is held up any more")
-    assert (host.serves("new"), host.serves("third"), host.serves("shop")) == ("2", "1", "3")
+    assert (host.serves(), host.serves("new"), host.serves("third")) == ("2", "1", "3")
 
 
 def test_what_a_broken_repository_would_remove_stays(host: Host) -> None:
