@@ -7,7 +7,6 @@ under way lives only here, in memory; whoever dies in the middle leaves nothing 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import deque
@@ -162,26 +161,27 @@ class _Pool:
 
     limit: int
     work: Callable[[_Chain], None]
-    chains: queue.SimpleQueue[_Chain] = field(default_factory=queue.SimpleQueue)
+    chains: deque[_Chain] = field(default_factory=deque)
     threads: int = 0
-    waiting: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    free: int = 0
+    ready: threading.Condition = field(default_factory=threading.Condition)
 
     def add(self, chain: _Chain) -> None:
-        self.chains.put(chain)
-        with self.lock:
-            if self.waiting >= self.chains.qsize() or self.threads >= self.limit:
+        with self.ready:
+            self.chains.append(chain)
+            self.ready.notify()
+            if self.free >= len(self.chains) or self.threads >= self.limit:
                 return
             self.threads += 1
         threading.Thread(target=self._serve, name="apply", daemon=True).start()
 
     def _serve(self) -> None:
         while True:
-            with self.lock:
-                self.waiting += 1
-            chain = self.chains.get()
-            with self.lock:
-                self.waiting -= 1
+            with self.ready:
+                self.free += 1
+                self.ready.wait_for(lambda: self.chains)
+                self.free -= 1
+                chain = self.chains.popleft()
             self.work(chain)
 
 

@@ -58,11 +58,10 @@ class Chronicle:
         desired, now = action.desired, self._clock()
         before = self._store.memory().applied.get(action.app)
         if action.adopted:
+            reason = f"{action.reason}: {_LOST}"
             commit = self._commit(desired.revision)
-            self._add(
-                action.app, "adopted", commit, desired.fingerprint, desired.app.image, f"{action.reason}: {_LOST}", None
-            )
-            log.warning("%s: %s: %s", action.app, action.reason, _LOST)
+            self._add(action.app, "adopted", commit, desired.fingerprint, desired.app.image, reason, None)
+            log.warning("%s: %s", action.app, reason)
         elif before is None or before.fingerprint != desired.fingerprint:
             commit = self._commit(desired.revision)
             known = {entry.fingerprint for entry in self._store.history(action.app, 50) if entry.event != "failed"}

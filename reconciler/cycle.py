@@ -38,11 +38,14 @@ from reconciler.core.model import (
     SiteState,
     Target,
 )
-from reconciler.core.plan import PRUNE_BLOCKED, Plan, Wanted, plan, refused_removals, retiring, routed, watch_list
+from reconciler.core.plan import Plan, plan, retiring, watch_list
 from reconciler.core.policy import belongs
+from reconciler.core.removals import PRUNE_BLOCKED, refused_removals
 from reconciler.core.rollout import Timing, strategy_of
+from reconciler.core.routing import route
 from reconciler.core.site import Generation
 from reconciler.core.status import AppStatus, HostStatus
+from reconciler.core.wanted import Wanted
 from reconciler.errors import Failed, InvalidInput, ReconcilerError, Unavailable
 from reconciler.protocols import Clock, Engine, Files, HistoryEntry, Meter, Names, Prober, Site, Source, Store
 from reconciler.targets import ReadCatalog, Targets
@@ -222,29 +225,25 @@ class Cycle:
         catalog = phases.time("parse", lambda: self._catalog(commit.sha))
         engine = phases.time("observe", world.engine.observe)
         targets = phases.time("resolve", lambda: self._targets.build(commit.sha, catalog, engine, memory))
-        there = {container.claim.app for container in engine.containers if container.owned and container.claim}
         before = self._before(targets, engine, memory)
         refused = refused_removals(Wanted(commit.sha, catalog, targets, "", before=before), engine.containers, memory)
         if refused is not None:  # with all that belongs to them: their routes, and repairs
             targets |= self._targets.held(refused[0], Blocked(PRUNE_BLOCKED, refused[1]), engine, memory)
+        there = {container.claim.app for container in engine.containers if container.owned and container.claim}
         left_alone = memory.suspended.keys() & there - targets.keys()
         targets |= self._targets.held(left_alone, Blocked("Suspended", _GONE_WHILE_SUSPENDED), engine, memory)
         observed = phases.time("observe", lambda: self._observe(targets, engine))
-        generation = Generation("", ())
-        lost = sorted(n for n, t in targets.items() if n in there and t.desired is None and t.app is None)
-        if observed.site is not None and not (lost and observed.site.loaded):
-            site = observed.site
-            generation = phases.time("resolve", lambda: self._render_site(routed(targets, observed), site))
-        wanted = Wanted(commit.sha, catalog, targets, generation.id, generation.files, before)
+        routing = route(targets, observed, memory)
+        generation, site = Generation("", ()), observed.site
+        unknown: tuple[str, ...] = ()
+        if site is not None and routing.unknown and (site.loaded or site.written):
+            unknown = routing.unknown
+        elif site is not None:
+            generation = phases.time("resolve", lambda: self._render_site(routing.apps, site))
+        wanted = Wanted(
+            commit.sha, catalog, targets, generation.id, generation.files, before, generation.clashes, unknown
+        )
         made = phases.time("plan", lambda: self._plan(wanted, observed, memory))
-        if lost and observed.site is not None and observed.site.loaded:
-            text = f"nobody knows the routes of {', '.join(lost)}, so nginx goes on as it is and no route changes"
-            made = replace(made, faults=(*made.faults, ("RoutesUnknown", text)))
-        # Of two apps between which a path moves each is in a rollout: that passes. One that is held up does not.
-        held_up = [c for c in generation.clashes if targets[c.app].blocked is not None]
-        if held_up:
-            texts = (f"{c.host}{c.path} still leads to {c.app}, which is held up; {c.loser} wants it" for c in held_up)
-            made = replace(made, faults=(*made.faults, ("RouteClaimedTwice", "; ".join(texts))))
         return View(commit, wanted, observed, memory, made)
 
     def _plan(self, wanted: Wanted, observed: Observed, memory: Memory) -> Plan:
@@ -327,12 +326,15 @@ class Cycle:
                 if isinstance(action, act.PullImage):
                     self._pulled.add((action.reference, action.revision))
                 if action.drift:
-                    self._backoff.repaired(lane, getattr(action, "name", lane), now)
+                    self._backoff.repaired(action.app, getattr(action, "name", lane), now)
                 elif isinstance(action, act.RecordApplied | act.PullImage) or lane in act.HOST_LANES:
                     self._backoff.succeeded(lane)
                 continue
-            tried = self._fingerprints.get(action.app, "")
-            attempts = self._backoff.failed(lane, outcome.error.reason, str(outcome.error), now, tried)
+            versioned = act.is_attempt(action) or isinstance(action, act.PullImage)
+            tried = self._fingerprints.get(action.app, "") if versioned else ""
+            attempts = self._backoff.failed(
+                act.retry_lane(action), outcome.error.reason, str(outcome.error), now, tried
+            )
             # A taken port is found after the old version has stopped to make room: it must come back.
             hopeless = isinstance(outcome.error, Failed) or outcome.error.reason == "PortTaken"
             if isinstance(action, act.StartReplica | act.RunTask):
@@ -358,7 +360,7 @@ class Cycle:
     def _report(self, view: View, phases: _Phases) -> None:
         world, made = self._world, view.plan
         self._backoff.forget_except({*view.wanted.targets, *made.statuses}, world.clock())
-        for lane in (set(act.HOST_LANES) - made.needs) - {act.FILES}:
+        for lane in set(act.HOST_LANES) - made.needs:
             self._backoff.succeeded(lane)  # it came right by itself
         for name, target in view.wanted.targets.items():
             if target.pull is None:
@@ -366,9 +368,10 @@ class Cycle:
         versions = {name: target.desired for name, target in view.wanted.targets.items()}
         self._fingerprints = {name: version.fingerprint for name, version in versions.items() if version is not None}
         self._pulled = {pulled for pulled in self._pulled if pulled[1] == view.commit.sha}
+        at_work = {action.app for action in made.actions}
         for name, status in made.statuses.items():
-            if status.sync == "Synced":
-                self._backoff.succeeded(name)
+            if status.sync == "Synced" and status.next_retry is None and name not in at_work:
+                self._backoff.recovered(name)
         self._chronicle.saw(view.wanted.targets)
         self._chronicle.watched(made.statuses)
         fetch_fault = (self._fetch_fault,) if self._fetch_fault else ()

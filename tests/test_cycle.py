@@ -265,3 +265,37 @@ def test_a_refusal_says_whose_commit_it_was(walk: Walk) -> None:
     entry = walk.store.history("shop", 1)[0]
     assert entry.event == "refused"
     assert entry.author
+
+
+def test_a_first_deployment_is_told_as_one(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    assert [entry.event for entry in walk.store.history("shop", 10)] == ["deployed"]
+    assert b'reconciler_deployments_total{app="shop",result="success"} 1.0' in walk.metrics.exposition()[1]
+
+
+def test_what_cannot_be_cleared_away_is_tried_again_later_and_later(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    walk.engine.fail["remove"] = Unavailable("device or resource busy", reason="DockerError")
+    walk.write(image="shop:2")
+    walk.until(lambda: walk.app().reason == "DockerError")
+    status = walk.app()
+    assert "device or resource busy" in status.message
+    assert status.next_retry is not None
+    assert len(walk.running()) == 1
+    walk.engine.fail.clear()
+    walk.converge()
+
+
+def test_a_container_that_is_removed_again_and_again_is_put_back_later_and_later(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    for _ in range(5):
+        walk.engine.vanish(walk.engine.named(walk.running()[0]).id)
+        walk.until(lambda: len(walk.running()) == 1)
+        walk.converge()
+    walk.engine.vanish(walk.engine.named(walk.running()[0]).id)
+    walk.until(lambda: walk.app().reason == "RepeatedDrift")
+    assert "was repaired 5 times; the next repair waits" in walk.app().message
+    walk.converge()

@@ -21,9 +21,10 @@ from reconciler.cli.wiring import manifest_reader
 from reconciler.core import sealed, serialise
 from reconciler.core.desired import Inputs, Roots, resolve
 from reconciler.core.model import App, Blocked, Catalog, Commit, Memory, Secret, Target, Tree
-from reconciler.core.plan import Wanted, plan
+from reconciler.core.plan import plan
 from reconciler.core.policy import belongs
 from reconciler.core.simulate import empty_host, forecast
+from reconciler.core.wanted import Wanted
 from reconciler.errors import InvalidInput
 from reconciler.world.directory import DirectoryTree
 from reconciler.world.source.mirror import Mirror

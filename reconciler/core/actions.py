@@ -224,8 +224,21 @@ def lane(action: Action) -> str:
             return action.app
 
 
+def retry_lane(action: Action) -> str:
+    """Where its failures are counted. What fails holds up its like only: the name is looked after all the same."""
+    if isinstance(action, SetName):
+        return f"name:{action.app}"
+    own = lane(action)
+    return own if own != action.app or is_attempt(action) else f"upkeep:{action.app}"
+
+
+def drift_lane(app: str) -> str:
+    """Where repairs are counted that are needed again and again."""
+    return f"drift:{app}"
+
+
 def is_attempt(action: Action) -> bool:
-    """It may fail again as it failed before. The name, and what retires, are looked after all the same."""
+    """It tries to bring a version up, so another version need not wait for it."""
     return isinstance(
         action, WriteFiles | WriteSecrets | StartReplica | RunTask | StartContainer | Unpause | Reconnect | UpdateLimits
     )

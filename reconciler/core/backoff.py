@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from reconciler.core.actions import HOST_LANES
+from reconciler.core.actions import HOST_LANES, drift_lane
 from reconciler.core.model import Retry
 
 FIRST = 1.0
@@ -32,25 +32,33 @@ class Backoff:
         self._retries[lane] = Retry(now + _delay(attempts), attempts, reason, message, fingerprint)
         return attempts
 
-    def repaired(self, lane: str, container: str, now: float) -> None:
+    def repaired(self, app: str, container: str, now: float) -> None:
         """Drift was repaired; who breaks one container again and again meets growing patience, at first none."""
-        times, last = self._repairs.get((lane, container), (0, 0.0))
+        times, last = self._repairs.get((app, container), (0, 0.0))
         times = times + 1 if now - last < _CALM else 1
-        self._repairs[lane, container] = (times, now)
-        self._retries.pop(lane, None)
+        self._repairs[app, container] = (times, now)
+        self._retries.pop(app, None)
         if times > _PATIENCE:
             until = now + _delay(times - _PATIENCE)
             message = f"{container} was repaired {times} times; the next repair waits"
-            self._retries[lane] = Retry(until, times, "RepeatedDrift", message)
+            self._retries[drift_lane(app)] = Retry(until, times, "RepeatedDrift", message)
 
     def succeeded(self, lane: str) -> None:
-        """All is well again."""
+        """What failed has gone well."""
         self._retries.pop(lane, None)
+
+    def recovered(self, app: str) -> None:
+        """An app is well, and nothing waits to be done for it. Repeated repairs are not forgotten: they made it so."""
+        for lane in (app, f"name:{app}", f"upkeep:{app}"):
+            self._retries.pop(lane, None)
 
     def forget_except(self, apps: Collection[str], now: float) -> None:
         """Drop what concerns apps that are gone, and repairs of long ago."""
-        for lane in [lane for lane in self._retries if lane.removeprefix("pull:") not in {*apps, *HOST_LANES}]:
-            del self._retries[lane]
+        known = {*HOST_LANES, *(f"{kind}{app}" for kind in ("", "pull:", "name:", "upkeep:") for app in apps)}
+        repeated = {drift_lane(app) for app in apps}
+        for lane, retry in list(self._retries.items()):
+            if lane not in known and not (lane in repeated and is_waiting(retry, now)):
+                del self._retries[lane]
         for key in [key for key, (_, last) in self._repairs.items() if now - last > _CALM]:
             del self._repairs[key]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
-from reconciler.core.model import Claim, Role
+from reconciler.core.model import Claim, Container, Role
 
 PREFIX = "reconciler."
 SIGNATURE = f"{PREFIX}signature"
@@ -103,3 +103,16 @@ def _parse(written: Mapping[str, str]) -> Claim | None:
         if role == known:
             return Claim(app, fingerprint, number, known, manifest, revision, image, parsed, files, secrets)
     return None
+
+
+def by_app(
+    containers: Iterable[Container],
+) -> tuple[dict[str, tuple[Container, ...]], dict[str, tuple[Container, ...]]]:
+    """Containers by app: those we own, and those that claim to be ours and are not."""
+    owned: dict[str, tuple[Container, ...]] = {}
+    foreign: dict[str, tuple[Container, ...]] = {}
+    for container in containers:
+        if container.claim is not None:
+            side = owned if container.owned else foreign
+            side[container.claim.app] = (*side.get(container.claim.app, ()), container)
+    return owned, foreign

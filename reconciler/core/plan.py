@@ -11,9 +11,7 @@ from reconciler.core import actions as act
 from reconciler.core.addresses import AddressPool
 from reconciler.core.backoff import is_waiting
 from reconciler.core.model import (
-    App,
     Blocked,
-    Catalog,
     Container,
     Health,
     Memory,
@@ -21,27 +19,18 @@ from reconciler.core.model import (
     Observed,
     Pull,
     Quarantined,
+    Retry,
     Target,
 )
+from reconciler.core.ownership import by_app
+from reconciler.core.removals import PRUNE_BLOCKED, Refusal, refused_removals
 from reconciler.core.rollout import Facts, Step, Timing, clear_failed, health_of, next_steps, removal, unattended
 from reconciler.core.status import AppStatus, Condition, Revisions, Sync
+from reconciler.core.wanted import Wanted
 
+_PASSING = frozenset({"Working", "Pulling", "RollingOut", "Switching", "Draining", "Retiring", "Repairing"})
+"""Reasons of an app that moves on by itself."""
 _LAST_LINES, _LAST_CHARACTERS = 20, 4000  # of a failed version's output in the status; the store keeps more
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the repository asks of this host at one revision."""
-
-    revision: str
-    catalog: Catalog
-    targets: Mapping[str, Target]
-    """Every app of the catalog that belongs on this host, and those that stay because their manifest is broken."""
-    generation: str
-    """Id of nginx's configuration for ``targets``; empty when this host serves no ingress."""
-    site_files: tuple[tuple[str, str], ...] = ()
-    before: frozenset[str] = frozenset()
-    """Apps that this host had when those that are to go were applied last; empty when that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,29 +84,6 @@ def watch_list(
     return watched
 
 
-def routed(targets: Mapping[str, Target], observed: Observed) -> list[App]:
-    """The manifests whose routes nginx should have: of each app that version which its name answers.
-
-    A port or path that a commit changes together with the version belongs to the new replicas, and changes with them.
-    Those that stay as they were come first: nobody takes a path from an app that is held up.
-    """
-    fingerprints = {
-        c.address: c.claim.fingerprint for c in observed.engine.containers if c.owned and c.claim and c.address
-    }
-    staying: list[App] = []
-    coming: list[App] = []
-    for name, target in sorted(targets.items()):
-        state = observed.names.names.get(name)
-        serving = {fingerprints.get(address) for address in (state.written if state else ())}
-        app = target.desired.app if target.desired is not None else target.app
-        stays = target.blocked is not None
-        if target.previous is not None and target.previous.fingerprint in serving:
-            app, stays = target.previous.app, True
-        if app is not None and app.ingress:
-            (staying if stays else coming).append(app)
-    return staying + coming
-
-
 def retiring(targets: Mapping[str, Target], observed_containers: Iterable[Container]) -> list[str]:
     """Running containers whose connections decide when they may be stopped."""
     found = []
@@ -153,7 +119,7 @@ def plan(
     timing = timing or Timing()
     draft = _Draft()
     _host(draft, wanted, observed, memory, now, timing)
-    owned, foreign = _by_app(observed.engine.containers)
+    owned, foreign = by_app(observed.engine.containers)
     pool = AddressPool(subnet, [*_used(observed), *memory.reserved], now)
     held = _held(owned)
     refused = refused_removals(wanted, observed.engine.containers, memory)
@@ -185,6 +151,7 @@ def plan(
         draft.faults.append(("ForeignContainers", _lost_text(lost)))
     if refused:
         draft.faults.append((PRUNE_BLOCKED, refused[1]))
+    _routes(draft, wanted)
     return Plan(
         actions=tuple(draft.actions),
         wake_at=min(draft.wakes, default=None),
@@ -202,18 +169,8 @@ def _host(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now
     needs: list[act.Action] = []
     if not observed.engine.network:
         needs.append(act.EnsureNetwork("", "the network of the apps does not exist"))
-    blind = [
-        name
-        for name, state in observed.names.names.items()
-        if state.answered != state.written and now - state.written_at > timing.blind
-    ]
-    if not observed.engine.network:
-        pass  # the names service listens on it
-    elif observed.names.up_since is None:
-        needs.append(act.StartNames("", "the names service does not answer"))
-    elif blind and now - observed.names.up_since > timing.blind:
-        listed = ", ".join(sorted(blind)[:5])
-        needs.append(act.StartNames("", f"the names service does not see changes of {listed}"))
+    elif why := _names_trouble(draft, observed, now, timing):  # it listens on the network
+        needs.append(act.StartNames("", why))
     site = observed.site
     if observed.engine.network and site is not None and wanted.generation and site.loaded != wanted.generation:
         why = "nginx does not run our configuration" if site.loaded is None else "routes changed"
@@ -230,11 +187,45 @@ def _host(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now
             draft.actions.append(action)
 
 
+def _routes(draft: _Draft, wanted: Wanted) -> None:
+    """Say what is wrong with the routes. While an app moves on, a path of its is in two hands: that passes."""
+    if wanted.routes_unknown:
+        listed = ", ".join(wanted.routes_unknown)
+        draft.faults.append(
+            ("RoutesUnknown", f"nobody knows the routes of {listed}, so nginx goes on as it is and no route changes")
+        )
+    statuses = draft.statuses
+    lasting = [c for c in wanted.clashes if statuses[c.app].reason not in _PASSING]
+    if lasting:
+        texts = (f"{c.host}{c.path} still leads to {c.app}, which is held up; {c.loser} wants it" for c in lasting)
+        draft.faults.append(("RouteClaimedTwice", "; ".join(texts)))
+
+
+def _names_trouble(draft: _Draft, observed: Observed, now: float, timing: Timing) -> str:
+    """Why the names service is to be started, or started anew."""
+    up_since = observed.names.up_since
+    if up_since is None:
+        return "the names service does not answer"
+    late = {name: state for name, state in observed.names.names.items() if state.answered != state.written}
+    blind_at = {name: max(state.written_at, up_since) + timing.blind for name, state in late.items()}
+    blind = sorted(name for name, at in blind_at.items() if at < now)
+    if blind_at and not blind:
+        draft.wakes.append(min(blind_at.values()) + 0.1)
+    return f"the names service does not see changes of {', '.join(blind[:5])}" if blind else ""
+
+
 def _sweep(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now: float) -> None:
     """Remove what nobody mounts, when nobody is at work: a directory may just have been written."""
     keep = _directories(wanted, observed)
-    needed = bool(observed.present - keep) or not memory.swept
-    if needed and not draft.actions and not memory.busy and not is_waiting(memory.retries.get(act.FILES), now):
+    if not observed.present - keep and memory.swept:
+        return
+    draft.needs.add(act.FILES)
+    retry = memory.retries.get(act.FILES)
+    if retry is not None:
+        draft.faults.append((retry.reason, retry.message))
+    if retry is not None and is_waiting(retry, now):
+        draft.wakes.append(retry.not_before)
+    elif not draft.actions and not memory.busy:
         draft.actions.append(act.RemoveLeftovers("", "no app uses these files and secrets any more", keep))
 
 
@@ -267,18 +258,29 @@ def _step(
     if foreign:  # they may well be serving: whoever lost the key must not lose the apps
         everyone = replace(facts, containers=(*facts.containers, *foreign))
         return unattended(everyone).say("ForeignContainer", _foreign_text(name, foreign))
-    attempts = [action for action in step.actions if act.is_attempt(action)]
-    retry = memory.retries.get(name)
-    desired = facts.target.desired
-    same = retry is not None and retry.fingerprint in {"", desired.fingerprint if desired else ""}
-    if attempts and retry is not None and same and is_waiting(retry, now):
-        step.actions = [action for action in step.actions if action not in attempts]
+    held = {id(action): retry for action in step.actions if (retry := _holds_up(action, facts, memory)) is not None}
+    if held:
+        step.actions = [action for action in step.actions if id(action) not in held]
         step.message = ""
-        return step.wait(retry.not_before, retry.reason, retry.message)
-    if act.FILES in memory.busy and any(isinstance(a, act.WriteFiles | act.WriteSecrets) for a in attempts):
+        for retry in held.values():
+            step.wait(retry.not_before, retry.reason, retry.message)
+        step.next_retry = min(retry.not_before for retry in held.values())
+        return step
+    if act.FILES in memory.busy and any(isinstance(a, act.WriteFiles | act.WriteSecrets) for a in step.actions):
         step.actions = []  # what is swept away now must not be what is written now
         return step.wait(now + 0.1, "Waiting", "waiting until old files are cleared away")
     return step
+
+
+def _holds_up(action: act.Action, facts: Facts, memory: Memory) -> Retry | None:
+    """What an action waits for after it, or its like, has failed; another version need not wait."""
+    desired = facts.target.desired
+    for lane in (act.retry_lane(action), *((act.drift_lane(action.app),) if action.drift else ())):
+        retry = memory.retries.get(lane)
+        same = retry is not None and retry.fingerprint in {"", desired.fingerprint if desired else ""}
+        if same and is_waiting(retry, facts.now):
+            return retry
+    return None
 
 
 def _needs(facts: Facts, wanted: Wanted, memory: Memory, refused: Refusal | None) -> Step:
@@ -317,6 +319,7 @@ def _pull(facts: Facts, step: Step, pull: Pull, memory: Memory) -> Step:
     if retry is not None:
         step.say(retry.reason, f"{retry.message}{meanwhile}")
         if is_waiting(retry, facts.now):
+            step.next_retry = retry.not_before
             return step.wait(retry.not_before, "", "")
     if lane not in memory.busy:
         why = f"{pull.reference} is asked for"
@@ -403,7 +406,7 @@ def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStat
             Condition("Progressing", moving, reason if moving else "Idle", message if moving else ""),
             Condition("Stalled", step.stalled or blocked is not None, reason, message if not ok else ""),
         ),
-        next_retry=waits.not_before if waits and waits.not_before > facts.now else None,
+        next_retry=step.next_retry,
         applied_at=applied.at if applied else None,
         last_words=_last_words(memory.quarantined.get(name), blocked),
     )
@@ -417,22 +420,6 @@ def _last_words(quarantined: Quarantined | None, blocked: Blocked | None) -> str
 
 
 # --- which apps -----------------------------------------------------------------------------------------------------
-
-PRUNE_BLOCKED = "PruneBlocked"
-Refusal = tuple[frozenset[str], str]
-
-
-def _by_app(
-    containers: Iterable[Container],
-) -> tuple[dict[str, tuple[Container, ...]], dict[str, tuple[Container, ...]]]:
-    """Containers by app: those we own, and those that claim to be ours and are not."""
-    owned: dict[str, tuple[Container, ...]] = {}
-    foreign: dict[str, tuple[Container, ...]] = {}
-    for container in containers:
-        if container.claim is not None:
-            side = owned if container.owned else foreign
-            side[container.claim.app] = (*side.get(container.claim.app, ()), container)
-    return owned, foreign
 
 
 def _used(observed: Observed) -> list[str]:
@@ -454,45 +441,3 @@ def _in_order(wanted: Wanted, known: AbstractSet[str]) -> list[str]:
     except CycleError:  # no revision has one; versions of several revisions together may
         ordered = {}
     return [*ordered, *sorted(wanted.targets.keys() - ordered.keys()), *sorted(known - wanted.targets.keys())]
-
-
-def refused_removals(wanted: Wanted, containers: Iterable[Container], memory: Memory) -> Refusal | None:
-    """Apps that the repository no longer names but that must wait for a person, and why.
-
-    The answer is the same once those apps have targets that keep them: ``PRUNE_BLOCKED``.
-    """
-    owned, _ = _by_app(containers)
-    # Also those that lost their containers by hand: a refusal must not shrink to something that is allowed.
-    there = owned.keys() | memory.applied.keys()
-    gone = {name for name in there if name not in wanted.targets or _is_held(wanted.targets[name])}
-    if not gone:
-        return None
-    if wanted.catalog.fleet_broken:
-        return frozenset(gone), "fleet.yaml cannot be read, so nobody knows which apps belong here; nothing is removed"
-    unknown = _unreadable(wanted, owned)
-    if unknown:
-        return frozenset(gone), (
-            f"{', '.join(sorted(gone))} would be removed, but {unknown} cannot be read, so it may be one of them; "
-            f"nothing is removed until it is mended"
-        )
-    # Against what was there before the commit: new apps beside them make a removal no smaller.
-    before = wanted.before | gone if wanted.before else frozenset(there)
-    many = len(gone) > 2 and len(gone) * 2 > len(before)  # noqa: PLR2004  (DESIGN: more than half, and more than two)
-    if (many or gone == before) and wanted.revision not in memory.accepted:
-        return frozenset(gone), (
-            f"{wanted.revision[:8]} removes {len(gone)} of {len(before)} apps ({', '.join(sorted(gone))}); nothing is "
-            f"removed until a person accepts it: reconciler accept {wanted.revision[:8]}"
-        )
-    return None
-
-
-def _is_held(target: Target) -> bool:
-    return target.blocked is not None and target.blocked.reason == PRUNE_BLOCKED
-
-
-def _unreadable(wanted: Wanted, owned: Mapping[str, tuple[Container, ...]]) -> str:
-    """A broken manifest that could belong to any app: its name cannot be read, and no container came from its path."""
-    known = {container.claim.manifest for containers in owned.values() for container in containers if container.claim}
-    return next(
-        (broken.path for broken in wanted.catalog.broken if broken.app is None and broken.path not in known), ""
-    )

@@ -88,6 +88,8 @@ class Step:
     """Nothing to do and nothing to wait for: observed equals desired."""
     stalled: bool = False
     """Only a person or a commit can help."""
+    next_retry: float | None = None
+    """Unix time until which something waits that has failed."""
 
     def wait(self, until: float, reason: str, message: str) -> Step:
         """Look again at ``until``; the first reason given is the one that people see."""
@@ -563,7 +565,9 @@ class _Rollout:
             desired.revision,
         )
         if not recorded and self.facts.target.blocked is None:
-            adopted = applied is None and all(c.created_at < self.facts.since for c in self.current.values())
+            # Docker tells whole seconds. A store from the future, made before the clock was set right, says nothing.
+            since = int(self.facts.since) if self.facts.since <= self.facts.now else 0
+            adopted = applied is None and all(c.created_at < since for c in self.current.values())
             why = "it ran before this store was made" if adopted else self._change()
             self.step_.actions.append(act.RecordApplied(self.app.name, why, desired, adopted))
         self.step_.done = True

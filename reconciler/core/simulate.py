@@ -26,7 +26,8 @@ from reconciler.core.model import (
     SiteState,
     Target,
 )
-from reconciler.core.plan import Plan, Wanted, plan
+from reconciler.core.plan import Plan, plan
+from reconciler.core.wanted import Wanted
 
 _ROUNDS = 2_000
 _COST = 0.2

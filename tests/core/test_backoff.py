@@ -23,19 +23,26 @@ def test_repeated_drift_meets_growing_patience_but_the_first_repairs_are_immedia
         backoff.repaired("shop", "shop.1", now=100.0)
         assert backoff.retries == {}
     backoff.repaired("shop", "shop.1", now=100.0)
-    assert backoff.retries["shop"].not_before == 101.0
+    assert backoff.retries["drift:shop"].not_before == 101.0
+    backoff.recovered("shop")  # it is well: that is what the repair was for
     backoff.repaired("shop", "shop.1", now=100.0)
-    assert backoff.retries["shop"].not_before == 102.0
+    assert backoff.retries["drift:shop"].not_before == 102.0
+    backoff.forget_except({"shop"}, now=101.9)
+    assert backoff.retries["drift:shop"].not_before == 102.0
+    backoff.forget_except({"shop"}, now=102.0)
+    assert backoff.retries == {}
     backoff.repaired("shop", "shop.1", now=10_000.0)
     assert backoff.retries == {}
 
 
 def test_lanes_of_apps_that_are_gone_are_forgotten_but_not_the_hosts_own() -> None:
     backoff = Backoff()
-    for lane in (NGINX, "shop", "pull:shop", "old", "pull:old"):
+    for lane in (NGINX, "shop", "pull:shop", "name:shop", "upkeep:shop", "old", "pull:old", "name:old", "upkeep:old"):
         backoff.failed(lane, "X", "y", now=0.0)
     backoff.forget_except({"shop"}, now=0.0)
-    assert set(backoff.retries) == {NGINX, "shop", "pull:shop"}
+    assert set(backoff.retries) == {NGINX, "shop", "pull:shop", "name:shop", "upkeep:shop"}
+    backoff.recovered("shop")
+    assert set(backoff.retries) == {NGINX, "pull:shop"}
 
 
 def test_many_replicas_lost_at_once_are_no_repetition() -> None:

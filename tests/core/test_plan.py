@@ -10,11 +10,10 @@ from reconciler.core import actions as act
 from reconciler.core.model import (
     Applied,
     Blocked,
-    BrokenManifest,
     Container,
     Health,
-    Ingress,
     Memory,
+    NamesState,
     NameState,
     Observed,
     ProbeResult,
@@ -26,7 +25,8 @@ from reconciler.core.model import (
     Task,
     Volume,
 )
-from reconciler.core.plan import PRUNE_BLOCKED, retiring, routed, watch_list
+from reconciler.core.plan import retiring, watch_list
+from reconciler.core.routes import Clash
 from reconciler.core.simulate import Forecast, empty_host, forecast
 
 LATER = NOW + 10_000
@@ -294,48 +294,6 @@ def test_removal_takes_the_name_first_and_keeps_others() -> None:
     assert "shop" not in end.memory.applied
 
 
-def test_mass_removal_waits_for_a_person() -> None:
-    before = converged(*[desired(app(name)) for name in ("a", "b", "c", "d", "e")])
-    asked = wanted(desired(app("a")), desired(app("b")), revision="b" * 40)
-    refused = steps(asked, before.observed, before.memory, LATER)
-    assert refused.prune_blocked == 3
-    assert not refused.converged
-    assert "reconciler accept bbbbbbbb" in refused.faults[0][1]
-    assert "StopContainer" not in kinds(refused)
-    # Once they have targets that keep them, the answer is the same, and what they lose is repaired.
-    held = {name: Target(name, desired(app(name)), Blocked(PRUNE_BLOCKED, "why")) for name in ("c", "d", "e")}
-    kept = replace(asked, targets={**asked.targets, **held})
-    made = steps(kept, without(before.observed, "c"), before.memory, LATER)
-    assert (made.prune_blocked, made.faults) == (3, refused.faults)
-    assert "StartReplica" in kinds(made)
-    assert made.statuses["d"].reason == PRUNE_BLOCKED
-    accepted = replace(before.memory, accepted=frozenset({"b" * 40}))
-    assert kinds(steps(asked, before.observed, accepted, LATER)).count("SetName") == 3
-    two = wanted(*[desired(app(name)) for name in ("a", "b", "c")], revision="b" * 40)
-    assert steps(two, before.observed, before.memory, LATER).prune_blocked == 0
-    assert steps(wanted(revision="b" * 40), before.observed, before.memory, LATER).prune_blocked == 5
-
-
-def test_replacing_every_app_by_new_ones_is_a_mass_removal_also_once_the_new_ones_run() -> None:
-    old, new = [desired(app(name)) for name in ("a", "b", "c")], [desired(app(name)) for name in ("d", "e", "f", "g")]
-    before = converged(*old)
-    asked = replace(wanted(*new, revision="b" * 40), before=frozenset({"a", "b", "c"}))
-    end = forecast(asked, before.observed, before.memory, SUBNET, LATER)
-    assert end.end.prune_blocked == 3
-    assert {c.name[0] for c in end.observed.engine.containers} == set("abcdefg")
-
-
-def test_a_manifest_that_cannot_be_read_bars_every_removal() -> None:
-    before = converged(desired(app()), desired(app("other")), desired(app("third")))
-    asked = wanted(desired(app("other")), desired(app("third")))
-    broken = replace(asked, catalog=replace(asked.catalog, broken=(BrokenManifest("new/app.yaml", None),)))
-    made = steps(broken, before.observed, before.memory, LATER)
-    assert made.prune_blocked == 1
-    assert "new/app.yaml" in made.faults[0][1]
-    known = replace(asked, catalog=replace(asked.catalog, broken=(BrokenManifest("apps/other/app.yaml", None),)))
-    assert steps(known, before.observed, before.memory, LATER).prune_blocked == 0
-
-
 def test_containers_signed_by_another_key_bar_their_app_and_are_not_touched() -> None:
     end = converged(desired(app()), desired(app("other")))
     lost = changed(end.observed, "shop.1.", owned=False)
@@ -412,6 +370,10 @@ def test_leftover_files_go_when_nobody_is_at_work() -> None:
     observed = replace(end.observed, present=frozenset({"/state/files/old/1"}))
     made = steps(end.wanted, observed, end.memory, LATER)
     assert kinds(made) == ["RemoveLeftovers"]
+    waiting = replace(end.memory, retries={act.FILES: Retry(LATER + 8, 4, "DiskError", "no")})
+    made = steps(end.wanted, observed, waiting, LATER)
+    assert (made.actions, made.wake_at, made.faults) == ((), LATER + 8, (("DiskError", "no"),))
+    assert kinds(steps(end.wanted, observed, waiting, LATER + 8)) == ["RemoveLeftovers"]
     assert steps(end.wanted, observed, replace(end.memory, busy={"x": "y"}), LATER).actions == ()
 
 
@@ -554,26 +516,61 @@ def test_migrations_never_overlap_and_one_that_does_not_end_is_ended() -> None:
     assert kinds(steps(third, observed, before.memory, LATER + 61)) == ["StopContainer", "RemoveContainer"]
 
 
-def test_routes_belong_to_the_version_that_the_name_answers() -> None:
-    old = desired(app(ingress=(Ingress("a.example", "/", 80),)))
-    new = desired(app(ingress=(Ingress("a.example", "/", 9090),)), image="sha256:2")
-    before = converged(old)
-    targets = {"shop": Target("shop", new, previous=old)}
-    assert [each.ingress[0].port for each in routed(targets, before.observed)] == [80]
-    after = forecast(wanted(new), before.observed, before.memory, SUBNET, LATER)
-    assert [each.ingress[0].port for each in routed(targets, after.observed)] == [9090]
+@pytest.mark.parametrize(
+    ("lane", "left"),
+    [
+        ("name:shop", ["StartReplica"]),
+        ("shop", ["SetName"]),
+        ("drift:shop", ["SetName"]),
+        ("upkeep:shop", ["SetName", "StartReplica"]),
+    ],
+)
+def test_what_has_failed_waits_and_holds_up_its_like_only(lane: str, left: list[str]) -> None:
+    end = converged(desired(app(replicas=2)))
+    memory = replace(end.memory, retries={lane: Retry(LATER + 200, 8, "DiskFull", "no space")})
+    made = steps(end.wanted, without(end.observed, "shop.1."), memory, LATER)
+    assert kinds(made) == left
+    assert (made.wake_at == LATER + 200) is (len(left) < 2)
 
 
-def test_nobody_takes_a_path_from_an_app_that_stays_as_it_was() -> None:
-    old, taker = (desired(app(name, ingress=(Ingress("a.example", "/", 80),))) for name in ("shop", "api"))
-    before = converged(old)
-    moved = desired(app(), image="sha256:2")
-    for held in (Target("shop", old, Blocked("InvalidManifest", "")), Target("shop", moved, previous=old)):
-        targets = {"api": Target("api", taker), "shop": held}
-        assert [each.name for each in routed(targets, before.observed)] == ["shop", "api"]
-    settled = forecast(wanted(moved), before.observed, before.memory, SUBNET, LATER)
-    targets = {"api": Target("api", taker), "shop": Target("shop", moved, previous=old)}
-    assert [each.name for each in routed(targets, settled.observed)] == ["api"]
+def test_what_cannot_be_written_down_is_tried_again_later_and_not_at_once() -> None:
+    end = converged(desired(app()))
+    retry = Retry(LATER + 8, 4, "DiskFull", "no space")
+    memory = replace(end.memory, applied={}, retries={"upkeep:shop": retry})
+    made = steps(end.wanted, end.observed, memory, LATER)
+    assert (made.actions, made.wake_at) == ((), LATER + 8)
+    assert (made.statuses["shop"].reason, made.statuses["shop"].next_retry) == ("DiskFull", LATER + 8)
+    assert kinds(steps(end.wanted, end.observed, memory, LATER + 8)) == ["RecordApplied"]
+
+
+def test_a_names_service_that_has_just_started_is_asked_again_soon() -> None:
+    end = converged(desired(app()))
+    blind = {"shop": replace(end.observed.names.names["shop"], answered=())}
+    observed = replace(end.observed, names=NamesState(LATER - 0.3, blind))
+    made = steps(end.wanted, observed, end.memory, LATER)
+    assert made.wake_at == pytest.approx(LATER + 0.8)
+    assert kinds(steps(end.wanted, observed, end.memory, LATER + 0.8)) == ["StartNames"]
+
+
+def test_a_path_that_two_apps_want_is_told_unless_the_one_that_has_it_moves_on() -> None:
+    end = converged(desired(app()), desired(app("api")))
+    clashes = (Clash("a.example", "/", "shop", "api"),)
+    asked = replace(end.wanted, clashes=clashes)
+    held = replace(asked.targets["shop"], blocked=Blocked("InvalidManifest", "app.yaml:1:1"))
+    told = (("RouteClaimedTwice", "a.example/ still leads to shop, which is held up; api wants it"),)
+    made = steps(replace(asked, targets={**asked.targets, "shop": held}), end.observed, end.memory, LATER)
+    assert made.faults == told
+    moving = Target("shop", desired(app(), image="sha256:2"), previous=desired(app()))
+    made = steps(replace(asked, targets={**asked.targets, "shop": moving}), end.observed, end.memory, LATER)
+    assert made.faults == ()
+
+
+def test_routes_that_nobody_knows_are_told() -> None:
+    end = converged(desired(app()))
+    asked = replace(end.wanted, generation="", routes_unknown=("shop",))
+    made = steps(asked, end.observed, end.memory, LATER)
+    assert made.faults[0][0] == "RoutesUnknown"
+    assert "shop" in made.faults[0][1]
 
 
 def test_where_nothing_is_left_to_do_time_alone_changes_nothing() -> None:

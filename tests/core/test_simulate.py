@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from reconciler.core import actions as act
 from reconciler.core.model import App, DesiredApp, Health, Memory, Observed, Volume
-from reconciler.core.plan import Wanted, plan
+from reconciler.core.plan import plan
 from reconciler.core.rollout import strategy_of
 from reconciler.core.simulate import Paper, by_app, empty_host, forecast
+from reconciler.core.wanted import Wanted
 
 versions = st.builds(
     lambda image, replicas, probed, volume: (image, replicas, probed, volume),

@@ -34,7 +34,7 @@ def test_a_wrong_manifest_holds_up_nobody_else(host: Host) -> None:
         )
         host.wait_synced(broken, "other", "fourth")
         assert (host.serves("other"), host.serves("fourth"), host.serves("third")) == ("2", "3", "1")
-        told = host.fault("RouteClaimedTwice")
+        told = host.wait(lambda: host.fault("RouteClaimedTwice"), what="two apps want one path")
         assert told == "third.example.com/ still leads to third, which is held up; fourth wants it"
         line = host.manifest(image="shop:2", replica=2).splitlines().index("replica: 2") + 1
         shop = host.wait_reason("InvalidManifest")

@@ -8,8 +8,9 @@ from typing import Any
 
 from reconciler.core.desired import Inputs, Roots, resolve
 from reconciler.core.model import App, Catalog, DesiredApp, Memory, Observed, Secret, Target
-from reconciler.core.plan import Plan, Wanted, plan
+from reconciler.core.plan import Plan, plan
 from reconciler.core.simulate import Forecast, Paper, empty_host, forecast
+from reconciler.core.wanted import Wanted
 
 SUBNET = "10.201.0.0/16"
 NOW = 1_800_000_000.0

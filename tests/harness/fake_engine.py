@@ -348,7 +348,7 @@ class FakeEngine:
             name=name,
             state="created",
             image=image,
-            created_at=self._clock(),
+            created_at=float(int(self._clock())),  # a list tells whole seconds
             claim=None,
             owned=False,
             address=address,

@@ -33,8 +33,9 @@ from reconciler.core.model import (
     Task,
     Volume,
 )
-from reconciler.core.plan import Plan, Wanted, plan
+from reconciler.core.plan import Plan, plan
 from reconciler.core.simulate import Forecast, empty_host, forecast
+from reconciler.core.wanted import Wanted
 
 LATER = NOW + 10_000
 OLD, NEW = "a" * 40, "1a2b3c4d" + "b" * 32

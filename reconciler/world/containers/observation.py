@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from time import monotonic
 from typing import Any, Literal, get_args
 
@@ -208,7 +209,10 @@ class Observation:
     # --- images
 
     def _read_images(self, listed: list[dict[str, Any]]) -> tuple[Mapping[str, str], Mapping[str, str]]:
-        raw = [(image["Id"], image.get("RepoTags"), image.get("RepoDigests")) for image in listed]
+        # The engine lists images that were made in the same second in any order.
+        raw = sorted(
+            ((each["Id"], each.get("RepoTags"), each.get("RepoDigests")) for each in listed), key=itemgetter(0)
+        )
         if self._images[0] != raw:
             references: dict[str, str] = {}
             digests: dict[str, str] = {}

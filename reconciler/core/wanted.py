@@ -1,0 +1,28 @@
+"""What the repository asks of this host at one revision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler.core.model import Catalog, Target
+from reconciler.core.routes import Clash
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Every app that belongs here, and nginx's configuration for them."""
+
+    revision: str
+    catalog: Catalog
+    targets: Mapping[str, Target]
+    """Every app of the catalog that belongs on this host, and those that stay because their manifest is broken."""
+    generation: str
+    """Id of nginx's configuration for ``targets``; empty when this host serves no ingress."""
+    site_files: tuple[tuple[str, str], ...] = ()
+    before: frozenset[str] = frozenset()
+    """Apps that this host had when those that are to go were applied last; empty when that is not known."""
+    clashes: tuple[Clash, ...] = ()
+    """Paths that two apps want."""
+    routes_unknown: tuple[str, ...] = ()
+    """Apps whose routes nobody knows, so that nginx goes on as it is: ``generation`` is empty."""

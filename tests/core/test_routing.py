@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.builders import NOW, SUBNET, app, converged, desired, wanted
+
+from reconciler.core.model import Applied, Blocked, DesiredApp, Ingress, Memory, Observed, Target
+from reconciler.core.routing import route
+from reconciler.core.simulate import empty_host, forecast
+
+LATER = NOW + 10_000
+HELD = Blocked("InvalidManifest", "apps/shop/app.yaml:1:1")
+
+
+def routed(name: str, path: str = "/", host: str = "a.example", image: str = "sha256:1") -> DesiredApp:
+    return desired(app(name, ingress=(Ingress(host, path, 80),)), image=image)
+
+
+def names(targets: dict[str, Target], observed: Observed, memory: Memory) -> list[str]:
+    return [each.name for each in route(targets, observed, memory).apps]
+
+
+def test_routes_belong_to_the_version_that_the_name_answers() -> None:
+    old = desired(app(ingress=(Ingress("a.example", "/", 80),)))
+    new = desired(app(ingress=(Ingress("a.example", "/", 9090),)), image="sha256:2")
+    before = converged(old)
+    targets = {"shop": Target("shop", new, previous=old)}
+    assert [each.ingress[0].port for each in route(targets, before.observed, before.memory).apps] == [80]
+    after = forecast(wanted(new), before.observed, before.memory, SUBNET, LATER)
+    assert [each.ingress[0].port for each in route(targets, after.observed, after.memory).apps] == [9090]
+
+
+def test_a_path_moves_when_the_one_that_had_it_has_moved_on() -> None:
+    old, taker = routed("shop"), routed("api")
+    moved = desired(app(), image="sha256:2")
+    before = converged(old, desired(app("api")))
+    targets = {"api": Target("api", taker), "shop": Target("shop", moved, previous=old)}
+    assert names(targets, before.observed, before.memory) == ["shop", "api"]
+    settled = forecast(wanted(moved, taker), before.observed, before.memory, SUBNET, LATER)
+    assert names(targets, settled.observed, settled.memory) == ["api"]
+
+
+def test_nobody_takes_a_path_from_an_app_that_is_held_up_not_even_in_a_rollout_of_its_own() -> None:
+    shop, api = routed("shop"), routed("api")
+    both = converged(shop, api)
+    fresh = {**both.memory.applied, "api": replace(both.memory.applied["api"], at=LATER)}
+    memory = replace(both.memory, applied=fresh)
+    new = routed("api", image="sha256:2")
+    for target in (Target("api", api), Target("api", new, previous=api), Target("api", api, Blocked("Pulling", ""))):
+        targets = {"api": target, "shop": Target("shop", shop, HELD)}
+        assert names(targets, both.observed, memory) == ["shop", "api"]
+
+
+def test_an_app_that_has_never_served_takes_no_visitors_from_one_that_does() -> None:
+    mono = routed("mono")
+    before = converged(mono)
+    new = routed("new", "/api")
+    targets = {"mono": Target("mono", mono), "new": Target("new", new)}
+    assert names(targets, before.observed, before.memory) == ["mono"]
+    after = forecast(wanted(mono, new), before.observed, before.memory, SUBNET, LATER)
+    assert names(targets, after.observed, after.memory) == ["mono", "new"]
+    # Where nobody answers so far, the route may be there first: 503 says more than 404.
+    beside = {"mono": Target("mono", mono), "new": Target("new", routed("new", host="b.example"))}
+    assert names(beside, before.observed, before.memory) == ["mono", "new"]
+    assert names({"new": Target("new", new)}, empty_host(), Memory()) == ["new"]
+    # Paths are cut at slashes.
+    other = routed("mono", "/ap")
+    assert names({**targets, "mono": Target("mono", other)}, before.observed, before.memory) == ["mono", "new"]
+
+
+def test_routes_are_unknown_where_replicas_run_and_no_manifest_can_be_read() -> None:
+    before = converged(routed("shop"))
+    lost = {"shop": Target("shop", None, HELD)}
+    assert route(lost, before.observed, before.memory).unknown == ("shop",)
+    tasks = tuple(replace(c, claim=replace(c.claim, role="task")) for c in before.observed.engine.containers if c.claim)
+    only = replace(before.observed, engine=replace(before.observed.engine, containers=tasks))
+    assert route(lost, only, before.memory).unknown == ()
+    assert route(lost, empty_host(), Memory(applied={"shop": Applied("a" * 40, "f", NOW)})).unknown == ()
