@@ -86,6 +86,10 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
             engine.update(action.container, action.limits)
         case act.StopContainer():
             engine.stop(action.container, action.grace)
+        case act.RestartContainer():
+            engine.stop(action.container, action.grace)
+            engine.start(action.container)
+            hands.chronicle.restarted(action)
         case act.RemoveContainer():
             engine.remove(action.container)
         case act.SetName():
@@ -245,7 +249,7 @@ class Apply:
             return self._idle.wait_for(lambda: not self._busy, timeout)
 
     def _enqueue(self, chain: _Chain) -> None:
-        slow = isinstance(chain.actions[0], act.PullImage | act.StopContainer)
+        slow = isinstance(chain.actions[0], act.PullImage | act.StopContainer | act.RestartContainer)
         (self._slow if slow else self._quick).add(chain)
 
     def _advance(self, chain: _Chain) -> None:

@@ -97,6 +97,10 @@ class Chronicle:
         self._store.add(HistoryEntry(self._clock(), action.app, "repaired", reason=action.reason))
         self._meter.drift_repair(action.app)
 
+    def restarted(self, action: act.RestartContainer) -> None:
+        """A replica was started anew because it was not healthy any more."""
+        self._store.add(HistoryEntry(self._clock(), action.app, "restarted", reason=action.reason))
+
     def pruned(self, action: act.RecordPruned) -> None:
         """Nothing of an app is left."""
         self._store.forget(action.app)

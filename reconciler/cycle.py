@@ -41,10 +41,11 @@ from reconciler.core.model import (
 from reconciler.core.plan import Plan, plan, retiring, watch_list
 from reconciler.core.policy import belongs
 from reconciler.core.removals import PRUNE_BLOCKED, refused_removals
-from reconciler.core.rollout import Timing, strategy_of
+from reconciler.core.rollout import strategy_of
 from reconciler.core.routing import route
 from reconciler.core.site import Generation
 from reconciler.core.status import AppStatus, HostStatus
+from reconciler.core.step import Timing
 from reconciler.core.wanted import Wanted
 from reconciler.errors import Failed, InvalidInput, ReconcilerError, Unavailable
 from reconciler.protocols import Clock, Engine, Files, HistoryEntry, Meter, Names, Prober, Site, Source, Store
@@ -325,7 +326,9 @@ class Cycle:
                 self._swept = self._swept or isinstance(action, act.RemoveLeftovers)
                 if isinstance(action, act.PullImage):
                     self._pulled.add((action.reference, action.revision))
-                if action.drift:
+                if isinstance(action, act.RestartContainer):
+                    self._backoff.restarted(act.retry_lane(action), action.name, now)
+                elif action.drift:
                     self._backoff.repaired(action.app, getattr(action, "name", lane), now)
                 elif isinstance(action, act.RecordApplied | act.PullImage) or lane in act.HOST_LANES:
                     self._backoff.succeeded(lane)

@@ -11,7 +11,7 @@ from reconciler.core import actions as act
 from reconciler.core.desired import changed_fields
 from reconciler.core.model import App, Container, DesiredApp, Observed
 from reconciler.core.plan import Plan
-from reconciler.core.rollout import strategy_of
+from reconciler.core.rollout import Strategy, strategy_of
 from reconciler.core.simulate import Forecast
 from reconciler.core.status import AppStatus
 
@@ -77,13 +77,14 @@ def change_of(case: Case, app: str, actions: list[act.Action], moving: Mapping[s
     """One app, read from its actions. ``moving`` has all apps that change, as keys."""
     desired, containers = case.desired(app), case.containers.get(app, ())
     kind = _kind(case, app, actions)
-    strategy, because = "", ""
+    strategy: Strategy | None = None
+    because = ""
     if desired is not None and kind in {"upgrade", "return"}:
         strategy, because = strategy_of(desired.app)
     new_version = kind in {"first deployment", "upgrade"}
     dependencies = tuple(d for d in desired.app.depends_on if d in moving) if desired and new_version else ()
     manifest = None if kind == "removal" or desired is None else desired.app
-    scene = Scene(app, kind, manifest, strategy == "recreate", _answers(case, app), dependencies)
+    scene = Scene(app, kind, manifest, strategy, _answers(case, app), dependencies)
     down = _downtime(case, app, actions)
     return Change(
         app=app,
@@ -91,7 +92,7 @@ def change_of(case: Case, app: str, actions: list[act.Action], moving: Mapping[s
         why=_why(case, app, kind, actions),
         impact=_impact(case, app, kind, down),
         steps=steps_of(actions, scene),
-        strategy=strategy,
+        strategy=strategy or "",
         strategy_because=because,
         down=down,
         down_now=kind not in {"first deployment", "removal"} and not _answers(case, app),

@@ -16,6 +16,7 @@ _COLOURS: Mapping[str, str] = {
     "deployed": "good",
     "rolled back": "warn",
     "repaired": "warn",
+    "restarted": "warn",
     "failed": "bad",
     "refused": "bad",
 }

@@ -117,7 +117,8 @@ def _desired(desired: DesiredApp) -> Iterator[tuple[str, Json]]:
     yield "ingress", [_ingress(ingress) for ingress in app.ingress]
     yield "depends_on", list(app.depends_on)
     yield "before_deploy", _before(app)
-    yield "rollout", {"strategy": strategy, "because": because, "drain": duration(app.rollout.drain)}
+    rollout = {"strategy": strategy, "because": because, "drain": duration(app.rollout.drain)}
+    yield "rollout", rollout | ({"max_parallel": app.rollout.max_parallel} if strategy == "rolling" else {})
     yield "stop", {"signal": spec.stop_signal or "SIGTERM", "grace_period": duration(spec.stop_grace_period)}
     yield "pull_policy", app.pull_policy
     if app.registry_credentials is not None:

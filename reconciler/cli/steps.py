@@ -12,6 +12,7 @@ from typing import Literal, assert_never
 from reconciler.cli.text import clean, count, duration, listed, shorten
 from reconciler.core import actions as act
 from reconciler.core.model import App
+from reconciler.core.rollout import Strategy
 
 Kind = Literal["first deployment", "upgrade", "return", "scale", "repair", "removal", "routes", "pull"]
 """``return``: to the version applied last, because the tip's cannot be followed."""
@@ -26,6 +27,7 @@ _PHASES: Mapping[type[act.Action], _Phase] = {
     act.RunTask: "task",
     act.StartReplica: "start",
     act.StartContainer: "restart",
+    act.RestartContainer: "mend",
     act.Unpause: "mend",
     act.Reconnect: "mend",
     act.UpdateLimits: "mend",
@@ -46,11 +48,17 @@ class Scene:
     kind: Kind
     app: App | None
     """The manifest that is followed; None for a removal."""
-    recreate: bool
+    strategy: Strategy | None
+    """Of what follows an older version."""
     answers: bool
     """Somebody who asks for it now reaches it."""
     waits_for: tuple[str, ...] = ()
     """Dependencies that change too, and come first."""
+
+    @property
+    def recreate(self) -> bool:
+        """The old version stops first."""
+        return self.strategy == "recreate"
 
 
 def noticeable(action: act.Action) -> bool:
@@ -188,6 +196,8 @@ def _start(group: Sequence[act.Action], scene: Scene) -> str:
 
 def _mend(action: act.Action) -> str:
     match action:
+        case act.RestartContainer():
+            return f"restart {action.name}"
         case act.Unpause():
             return f"let {action.name} go on"
         case act.Reconnect():
@@ -209,6 +219,8 @@ def _name(group: Sequence[act.Action], scene: Scene) -> str:
     number = len(addresses)
     if scene.kind in {"upgrade", "return"}:
         new = f"the {'new' if scene.kind == 'upgrade' else 'good'} replica{'' if number == 1 else 's'}"
+        if scene.strategy == "rolling":
+            return f"let the name {scene.name} answer new replicas in place of as many old ones"
         if scene.recreate:
             return f"let the name {scene.name} answer {new}: it is up again"
         return f"switch the name {scene.name} to {new}"
@@ -234,6 +246,8 @@ def _retire(group: Sequence[act.Action], scene: Scene) -> str:
 def _whom(names: Sequence[str], scene: Scene) -> str:
     number = len(names)
     match scene.kind:
+        case "upgrade" | "return" if scene.strategy == "rolling":
+            return listed(names)
         case "upgrade":
             return "the old replica" if number == 1 else f"the {number} old replicas"
         case "return":

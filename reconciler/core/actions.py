@@ -119,6 +119,16 @@ class StopContainer(_Action):
 
 
 @dataclass(frozen=True, slots=True)
+class RestartContainer(_Action):
+    """Stop a container that is not healthy any more, and start it again."""
+
+    container: str
+    name: str
+    grace: float
+    """Seconds before SIGKILL."""
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveContainer(_Action):
     """Remove a container that we own. Never its volumes."""
 
@@ -188,6 +198,7 @@ Action = (
     | Reconnect
     | UpdateLimits
     | StopContainer
+    | RestartContainer
     | RemoveContainer
     | SetName
     | LoadSite
@@ -228,6 +239,8 @@ def retry_lane(action: Action) -> str:
     """Where its failures are counted. What fails holds up its like only: the name is looked after all the same."""
     if isinstance(action, SetName):
         return f"name:{action.app}"
+    if isinstance(action, RestartContainer):
+        return f"restart:{action.name}"
     own = lane(action)
     return own if own != action.app or is_attempt(action) else f"upkeep:{action.app}"
 

@@ -130,7 +130,7 @@ class _Drafting:
                 cap_add=as_texts,
                 read_only=as_bool,
                 ingress=lambda node: tuple(self._ingress(item) for item in node.items),
-                rollout=lambda node: Rollout(**given(node, strategy=as_text, drain=as_seconds)),
+                rollout=lambda node: Rollout(**given(node, strategy=as_text, max_parallel=as_int, drain=as_seconds)),
                 depends_on=as_texts,
                 before_deploy=lambda node: Task(**given(node, command=self.command, timeout=as_seconds)),
                 stop_grace_period=as_seconds,
@@ -327,7 +327,7 @@ class _Drafting:
 
     def _check_rollout(self, app: App) -> None:
         strategy = self._root.at("rollout", "strategy")
-        if strategy is None or app.rollout.strategy != "blue_green":
+        if strategy is None or app.rollout.strategy in {None, "recreate"}:
             return
         writable = next((volume for volume in app.volumes if not volume.read_only), None)
         why = ""
@@ -338,8 +338,8 @@ class _Drafting:
         if why:
             self._problem(
                 strategy,
-                f"app {app.name!r} cannot use blue_green: the old and the new version run side by side for a while, "
-                f"and {why}; use recreate, or leave 'strategy' out",
+                f"app {app.name!r} cannot use {app.rollout.strategy}: the old and the new version run side by side "
+                f"for a while, and {why}; use recreate, or leave 'strategy' out",
             )
 
 

@@ -10,6 +10,7 @@ from reconciler.core.model import Retry
 FIRST = 1.0
 LONGEST = 300.0
 _CALM = 600.0  # a repair so long after the last one is no repetition
+_RESTART = 10.0  # times as long between two restarts of one container as between two attempts
 _PATIENCE = 3  # so many repairs of one container are still an accident
 
 
@@ -34,14 +35,25 @@ class Backoff:
 
     def repaired(self, app: str, container: str, now: float) -> None:
         """Drift was repaired; who breaks one container again and again meets growing patience, at first none."""
-        times, last = self._repairs.get((app, container), (0, 0.0))
-        times = times + 1 if now - last < _CALM else 1
-        self._repairs[app, container] = (times, now)
+        times = self._again(app, container, now)
         self._retries.pop(app, None)
         if times > _PATIENCE:
             until = now + _delay(times - _PATIENCE)
             message = f"{container} was repaired {times} times; the next repair waits"
             self._retries[drift_lane(app)] = Retry(until, times, "RepeatedDrift", message)
+
+    def restarted(self, lane: str, container: str, now: float) -> None:
+        """A replica was restarted because it was not healthy. If that helps nothing, the next time waits longer."""
+        times = self._again(lane, container, now)
+        often = "" if times == 1 else f" {times} times"
+        message = f"{container} was restarted{often} and is not healthy; the next restart waits"
+        self._retries[lane] = Retry(now + min(LONGEST, _RESTART * _delay(times)), times, "Unhealthy", message)
+
+    def _again(self, lane: str, container: str, now: float) -> int:
+        times, last = self._repairs.get((lane, container), (0, 0.0))
+        times = times + 1 if now - last < _CALM else 1
+        self._repairs[lane, container] = (times, now)
+        return times
 
     def succeeded(self, lane: str) -> None:
         """What failed has gone well."""
@@ -57,7 +69,8 @@ class Backoff:
         known = {*HOST_LANES, *(f"{kind}{app}" for kind in ("", "pull:", "name:", "upkeep:") for app in apps)}
         repeated = {drift_lane(app) for app in apps}
         for lane, retry in list(self._retries.items()):
-            if lane not in known and not (lane in repeated and is_waiting(retry, now)):
+            passing = lane in repeated or (lane.startswith("restart:") and lane[8:].partition(".")[0] in apps)
+            if lane not in known and not (passing and is_waiting(retry, now)):
                 del self._retries[lane]
         for key in [key for key, (_, last) in self._repairs.items() if now - last > _CALM]:
             del self._repairs[key]

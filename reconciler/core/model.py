@@ -206,8 +206,10 @@ class Task:
 class Rollout:
     """How one version follows another."""
 
-    strategy: Literal["blue_green", "recreate"] | None = None
+    strategy: Literal["blue_green", "rolling", "recreate"] | None = None
     """None: chosen by what the app needs."""
+    max_parallel: int = 1
+    """So many replicas are replaced at a time by ``rolling``."""
     drain: float = 30.0
     """Connections to a retiring replica are waited for so long."""
 

@@ -23,9 +23,12 @@ from reconciler.core.model import (
     Target,
 )
 from reconciler.core.ownership import by_app
+from reconciler.core.readiness import health_of
 from reconciler.core.removals import PRUNE_BLOCKED, Refusal, refused_removals
-from reconciler.core.rollout import Facts, Step, Timing, clear_failed, health_of, next_steps, removal, unattended
+from reconciler.core.retiring import clear_failed, removal, unattended
+from reconciler.core.rollout import next_steps
 from reconciler.core.status import AppStatus, Condition, Revisions, Sync
+from reconciler.core.step import Facts, Step, Timing
 from reconciler.core.wanted import Wanted
 
 _PASSING = frozenset({"Working", "Pulling", "RollingOut", "Switching", "Draining", "Retiring", "Repairing"})
@@ -372,7 +375,8 @@ def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStat
     waits = memory.retries.get(name) or memory.retries.get(act.pull_lane(name))
     if waits is not None and waits.fingerprint not in {"", target.desired.fingerprint if target.desired else ""}:
         waits = None
-    health, running, healthy = health_of(facts, moving=moving and blocked is None and waits is None)
+    waiting = blocked is not None or waits is not None or step.next_retry is not None
+    health, running, healthy = health_of(facts, moving=moving and not waiting)
     sync: Sync = "Synced" if step.done and blocked is None else "OutOfSync"
     if target.desired is None and name in wanted.targets:
         sync = "Unknown"

@@ -11,27 +11,17 @@ and for ``recreate`` old is stopped (and kept) before new is started, so that it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from reconciler.core import actions as act
-from reconciler.core.addresses import AddressPool
 from reconciler.core.desired import changed_fields
-from reconciler.core.model import (
-    App,
-    Applied,
-    Blocked,
-    Container,
-    DesiredApp,
-    Limits,
-    NamesState,
-    NameState,
-    Observed,
-    Target,
-    Task,
-)
-from reconciler.core.status import HealthWord
+from reconciler.core.mending import SUBNET_FULL, mend
+from reconciler.core.model import App, Blocked, Container, DesiredApp, NameState, Target, Task
+from reconciler.core.readiness import is_ready, is_sick
+from reconciler.core.retiring import retire, settled
+from reconciler.core.step import Facts, Step
 
 CRASH_LOOP = 3
 """So many restarts before it was ever healthy are a crash loop. One or two are an app that came before its database."""
@@ -39,71 +29,10 @@ CRASH_LOOP = 3
 _RESTARTING = 5.0  # seconds; Docker's event comes long before
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds, measured with nginx 1.22 to 1.30 and dnsmasq 2.90."""
-
-    settle: float = 2.2
-    """After the name answers the new set. ``valid=1s`` lets nginx keep a name for almost two: it counts whole seconds,
-    and what it asked for at 10.0 it still uses at 11.9."""
-    names_warm: float = 4.0
-    """A switch is not complete before the names service has been up for so long: nginx asks again within two."""
-    drain_poll: float = 0.25
-    """How often connections to a retiring replica are counted."""
-    blind: float = 1.0
-    """Answer and file may differ for so long before the names service is taken to be blind."""
+Strategy = Literal["blue_green", "rolling", "recreate"]
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Everything that is known about one app."""
-
-    target: Target
-    containers: tuple[Container, ...]
-    """Owned ones of this app."""
-    observed: Observed
-    applied: Applied | None
-    pool: AddressPool
-    now: float
-    timing: Timing
-    waits_for: str = ""
-    """Why a new version may not start yet: a dependency that is not healthy."""
-    held: Mapping[str, str] = field(default_factory=dict)
-    """Volume, host directory or ``protocol/port`` -> the running container of another app that has it."""
-    since: float = 0.0
-    """Unix time at which the store was made."""
-    pending: str = ""
-    """The fingerprint of a version that is being made ready while the target is the one before it."""
-
-
-@dataclass(slots=True)
-class Step:
-    """What one app needs now."""
-
-    actions: list[act.Action] = field(default_factory=list)
-    wake_at: float | None = None
-    reason: str = "Applied"
-    message: str = ""
-    done: bool = False
-    """Nothing to do and nothing to wait for: observed equals desired."""
-    stalled: bool = False
-    """Only a person or a commit can help."""
-    next_retry: float | None = None
-    """Unix time until which something waits that has failed."""
-
-    def wait(self, until: float, reason: str, message: str) -> Step:
-        """Look again at ``until``; the first reason given is the one that people see."""
-        self.wake_at = until if self.wake_at is None else min(self.wake_at, until)
-        return self.say(reason, message)
-
-    def say(self, reason: str, message: str) -> Step:
-        """Set the reason unless there is one."""
-        if message and not self.message:
-            self.reason, self.message = reason, message
-        return self
-
-
-def strategy_of(app: App) -> tuple[Literal["blue_green", "recreate"], str]:
+def strategy_of(app: App) -> tuple[Strategy, str]:
     """The strategy and why, in words."""
     if app.rollout.strategy is not None:
         return app.rollout.strategy, "asked for by the manifest"
@@ -111,91 +40,14 @@ def strategy_of(app: App) -> tuple[Literal["blue_green", "recreate"], str]:
         return "recreate", "old and new would write to the same volume"
     if app.ports:
         return "recreate", "old and new would need the same port of the host"
+    if app.replicas > 1 and not app.ingress:
+        return "rolling", "it has several replicas and no ingress"
     return "blue_green", "nothing is shared between old and new"
-
-
-def is_ready(container: Container, app: App, observed: Observed, now: float) -> tuple[bool, float | None, str]:
-    """Whether a replica may take traffic; else when to look again (None: an event will tell) and why not.
-
-    One that takes traffic already has shown long ago that it stays healthy; it need not do so again for an agent that
-    has just started.
-    """
-    if container.state != "running" or container.address is None:
-        return False, None, f"{container.name} is {container.state}" if container.state != "running" else "no address"
-    if app.health.kind in {"http", "tcp"}:
-        probe = observed.probes.get(container.id)
-        if probe is None or not probe.healthy:
-            return False, None, probe.message if probe else ""
-        since = max(probe.since, container.started_at)
-    else:
-        if container.engine_health in {"starting", "unhealthy"}:
-            return False, None, f"its HEALTHCHECK says {container.engine_health}"
-        since = container.started_at
-    name = observed.names.names.get(app.name)
-    stable_at = since + app.health.min_healthy_time
-    proven = name is not None and container.address in name.written
-    return proven or now >= stable_at, stable_at, "healthy, but not yet for long enough"
-
-
-def is_sick(container: Container, app: App, observed: Observed) -> bool:
-    """Known to be unfit, as opposed to not known yet."""
-    if container.state != "running":
-        return True
-    if app.health.kind in {"http", "tcp"}:
-        probe = observed.probes.get(container.id)
-        return probe is not None and probe.healthy is False
-    return container.engine_health == "unhealthy"
 
 
 def next_steps(facts: Facts) -> Step:
     """The next steps toward ``facts.target.desired``, which must be known and its image present."""
     return _Rollout(facts).step()
-
-
-def removal(facts: Facts, why: str) -> Step:
-    """The next steps of an app that should not be here any more. Volumes stay."""
-    step = Step()
-    name = facts.observed.names.names.get(facts.target.name)
-    if name is not None and name.written:
-        step.actions.append(act.SetName(facts.target.name, why, ()))
-        return step.say("Pruning", f"{why}; the name is taken out of use")
-    for container in sorted(facts.containers, key=lambda c: c.name):
-        gone_at = _retire(facts, step, container, name, 30.0, why)
-        if gone_at is not None:
-            step.wait(gone_at, "Pruning", f"{why}; waiting until nobody is connected to {container.name}")
-    if not facts.containers:
-        step.actions.append(act.RecordPruned(facts.target.name, why))
-    return step.say("Pruning", f"{why}; its containers are being removed, its volumes stay")
-
-
-def clear_failed(facts: Facts) -> Step:
-    """A version was given up and there is none to go back to: what it left must not stay, nor ever take traffic."""
-    step = Step(stalled=True)
-    why = "its version was given up"
-    name = facts.observed.names.names.get(facts.target.name)
-    serving = name.written if name else ()
-    for container in sorted(facts.containers, key=lambda c: c.name):
-        claim = container.claim
-        if claim is None or claim.fingerprint != facts.target.failed or container.address in serving:
-            continue
-        if container.state in {"running", "paused", "restarting"}:
-            step.actions.append(
-                act.StopContainer(claim.app, why, container.id, container.name, container.stop_grace_period)
-            )
-        step.actions.append(act.RemoveContainer(claim.app, why, container.id, container.name, claim.fingerprint))
-    return step
-
-
-def unattended(facts: Facts) -> Step:
-    """No version is known, so nothing is started or stopped; but whoever is gone for certain leaves the name."""
-    step = Step(stalled=True)
-    name = facts.observed.names.names.get(facts.target.name)
-    running = {c.address for c in facts.containers if c.state == "running"}
-    if name is not None:
-        there = tuple(address for address in name.written if address in running)
-        if there and there != name.written:
-            step.actions.append(act.SetName(facts.target.name, "a replica is gone", there))
-    return step
 
 
 class _Rollout:
@@ -208,6 +60,7 @@ class _Rollout:
         self.facts = facts
         self.desired: DesiredApp = desired
         self.app = desired.app
+        self.strategy = strategy_of(self.app)[0]
         self.step_ = Step()
         replicas = [c for c in facts.containers if c.claim and c.claim.role == "replica"]
         self.tasks = [c for c in facts.containers if c.claim and c.claim.role == "task"]
@@ -220,26 +73,41 @@ class _Rollout:
         self.old_versions = [c for c in self.retiring if c.claim and c.claim.fingerprint != desired.fingerprint]
         # What we fall back to, and what takes traffic, was healthy once, even if the store that knew it is lost.
         self.name_state = facts.observed.names.names.get(self.app.name) or NameState((), 0.0, None)
+        serves = any(container.address in self.name_state.written for container in self.current.values())
         self.is_applied = (
             facts.target.blocked is not None
             or (facts.applied is not None and facts.applied.fingerprint == desired.fingerprint)
-            or any(container.address in self.name_state.written for container in self.current.values())
+            or (serves and not (self.strategy == "rolling" and self.old_versions))  # its first batch may serve already
         )
         self.drift = self.is_applied and not self.retiring
         self.ready = {slot: is_ready(c, self.app, facts.observed, facts.now) for slot, c in self.current.items()}
-        self.all_ready = len(self.ready) == self.app.replicas and all(ready for ready, *_ in self.ready.values())
+        well = sum(ready for ready, *_ in self.ready.values())
+        self.all_ready = well == self.app.replicas
+        # How many old ones must stay until more of the new ones are ready.
+        places = self.app.replicas - well if self.strategy == "rolling" else 0 if self.all_ready else len(self.retiring)
+        kept = self._kept()
+        first = sorted(self.retiring, key=lambda c: (c.address not in kept, *self._replaced(c)))
+        self.staying, self.leaving = first[:places], first[places:]
+        self.wanted_name: tuple[str, ...] = self.name_state.written
+
+    def _replaced(self, container: Container) -> tuple[bool, int]:
+        """Whether a new replica is ready in its slot: of the old ones these go first."""
+        slot = container.claim.slot if container.claim else 0
+        return slot in self.ready and self.ready[slot][0], slot
 
     def step(self) -> Step:
         step = self.step_
         self._put_files()
         if not self._may_start():
             return self._look_after_previous()
-        recreate = strategy_of(self.app)[0] == "recreate" and bool(self.old_versions)
-        if recreate and any(c.state in {"running", "paused", "restarting"} for c in self.old_versions):
+        if self.strategy == "recreate" and any(
+            c.state in {"running", "paused", "restarting"} for c in self.old_versions
+        ):
             self._stop_old_first()
             return step
         self._start_missing()
         self._repair()
+        self._restart_sick()
         if self._failed():
             return step
         self._switch_name()
@@ -368,9 +236,7 @@ class _Rollout:
         return ""
 
     def _start_missing(self) -> None:
-        for slot in range(1, self.app.replicas + 1):
-            if slot in self.current:
-                continue
+        for slot in self._missing():
             name = f"{self.app.name}.{slot}.{self.desired.fingerprint[:8]}"
             address = self.facts.pool.take()
             if address is None:
@@ -384,6 +250,14 @@ class _Rollout:
             )
             self.step_.say("Repairing" if drift else "RollingOut", reason)
 
+    def _missing(self) -> list[int]:
+        """Slots to fill now. ``rolling`` never has more than ``max_parallel`` replicas on their way in or out."""
+        missing = [slot for slot in range(1, self.app.replicas + 1) if slot not in self.current]
+        if self.strategy != "rolling" or not self.old_versions:
+            return missing
+        under_way = len(self.leaving) + sum(not ready for ready, *_ in self.ready.values())
+        return missing[: max(0, self.app.rollout.max_parallel - under_way)]
+
     def _subnet_full(self) -> None:
         self.step_.stalled = True
         self.step_.wait(
@@ -395,46 +269,40 @@ class _Rollout:
     def _repair(self) -> None:
         """Bring existing current replicas back to what the manifest says, with the gentlest means."""
         for _, container in sorted(self.current.items()):
-            repair = self._mend(container)
-            if repair is not None:
+            repair = mend(container, self.desired, self.facts.pool, drift=self.drift)
+            if repair is SUBNET_FULL:
+                self._subnet_full()
+            elif repair is not None:
                 self.step_.actions.append(repair)
                 self.step_.say("Repairing", repair.reason)
 
-    def _mend(self, container: Container) -> act.Action | None:
-        app, drift = self.app.name, self.drift
-        where = (container.id, container.name)
-        match container.state:
-            case "created" | "exited":
-                if container.error and container.state == "created":
-                    reason = f"{container.name} could not be started: {container.error}"
-                    return act.RemoveContainer(app, reason, *where, self.desired.fingerprint)
-                reason = f"{container.name} was stopped" if container.state == "exited" else "it was not started yet"
-                return act.StartContainer(app, reason, *where, drift=drift and container.state == "exited")
-            case "dead":
-                reason = f"the engine lost {container.name}"
-                return act.RemoveContainer(app, reason, *where, self.desired.fingerprint, drift=drift)
-            case "paused":
-                return act.Unpause(app, f"{container.name} was paused", *where, drift=drift)
-            case "running":
-                return self._mend_running(container)
-            case "restarting" | "removing":
-                return None
+    def _restart_sick(self) -> None:
+        """A replica that was well and is not any more: out of the name, then started anew, one at a time.
 
-    def _mend_running(self, container: Container) -> act.Action | None:
-        app, drift = self.app.name, self.drift
-        if container.address is None:
-            address = self.facts.pool.take()
-            if address is None:
-                self._subnet_full()
-                return None
-            reason = f"{container.name} was disconnected from the network"
-            return act.Reconnect(app, reason, container.id, container.name, address, drift=drift)
-        spec = self.desired.spec
-        limits = Limits(spec.cpus, spec.memory, spec.pids, spec.restart)
-        if container.limits is not None and container.limits != limits:
-            reason = f"limits of {container.name} were changed by hand"
-            return act.UpdateLimits(app, reason, container.id, container.name, limits, drift=drift)
-        return None
+        What ails one may ail all, and then a restart helps nobody: so each has its time to get well, and the next one
+        waits longer.
+        """
+        if not self.is_applied or self.retiring or self.step_.actions:
+            return
+        health, observed, now = self.app.health, self.facts.observed, self.facts.now
+        sick = [c for c in self.current.values() if c.state == "running" and is_sick(c, self.app, observed)]
+        patience = health.start_period + health.retries * (health.interval + health.timeout)
+        fresh = [c for c in sick if now < c.started_at + patience]
+        if fresh:
+            self.step_.wait(min(c.started_at for c in fresh) + patience, "", "")
+        elif sick:
+            one = min(sick, key=lambda c: (c.address in self.name_state.written, c.started_at))
+            others = set(self.name_state.written) - {one.address}
+            leaves = bool(others) and any(ready for ready, *_ in self.ready.values())
+            if leaves and (
+                one.address in self.name_state.written or not settled(self.facts, self.name_state, self.step_)
+            ):
+                return
+            slot = one.claim.slot if one.claim else 0
+            detail = self.ready[slot][2]
+            why = f"{one.name} is not healthy any more{f' ({detail})' if detail else ''}"
+            self.step_.actions.append(act.RestartContainer(self.app.name, why, one.id, one.name, one.stop_grace_period))
+            self.step_.say("Restarting", why)
 
     def _failed(self) -> bool:
         """Whether a version that was never healthy has failed for good."""
@@ -482,10 +350,11 @@ class _Rollout:
             if not ready and look_at is not None:
                 self.step_.wait(look_at, *self._starting(slot, self.current[slot]))
         old_serving = [c for c in self.retiring if c.state == "running" and c.address in self.name_state.written]
-        if old_serving and not self.all_ready:
+        if old_serving and not self.all_ready and self.strategy != "rolling":
             self._keep_name()
             return
         wanted = {c.address for slot, c in self.current.items() if self._serves(slot, c) and c.address}
+        wanted |= {c.address for c in self.staying if c.address} & self._kept() if self.strategy == "rolling" else set()
         if not wanted:
             # A limping answer beats none: the last ones stay while they exist at all.
             there = {c.address for c in self.current.values() if c.address and c.state == "running"}
@@ -501,6 +370,10 @@ class _Rollout:
 
     def _keep_name(self) -> None:
         """While old serves: the name answers what is there and not known to be sick, new ones not yet."""
+        self._set_name(sorted(self._kept()), "healthy replicas changed")
+
+    def _kept(self) -> set[str]:
+        """Addresses of old replicas that can serve; of the last ones where none is well."""
         previous = self.facts.target.previous
         manifest = previous.app if previous is not None else self.app
         there = [c for c in self.retiring if c.state == "running" and c.address]
@@ -508,36 +381,35 @@ class _Rollout:
         unknown = {c.address for c in there if not is_sick(c, manifest, self.facts.observed)}
         written = set(self.name_state.written)
         kept = well | (unknown & written) or {c.address for c in there} & written
-        self._set_name(sorted(address for address in kept if address), "healthy replicas changed")
+        return {address for address in kept if address}
 
     def _set_name(self, addresses: Sequence[str | None], reason: str) -> None:
-        wanted = tuple(address for address in addresses if address)
+        wanted = self.wanted_name = tuple(address for address in addresses if address)
         if wanted != self.name_state.written or self.name_state.written_at > self.facts.now + 1:
             # Before anything else of this look: starting a replica takes time, and whoever is gone must not be asked.
             self.step_.actions.insert(0, act.SetName(self.app.name, reason, wanted))
             self.step_.say("RollingOut" if not self.is_applied else "Switching", reason)
 
     def _switched(self) -> bool:
-        """Every current replica is in the name, and everyone who asked before has asked again."""
-        wanted = tuple(sorted(c.address for c in self.current.values() if c.address))
-        if len(wanted) != self.app.replicas or self.name_state.written != wanted:
+        """The name answers whom it should, and everyone who asked before has asked again."""
+        if self.name_state.written != self.wanted_name:
             return False
-        return _settled(self.facts, self.name_state, self.step_)
+        return settled(self.facts, self.name_state, self.step_)
 
     # -- afterwards ------------------------------------------------------------------------------------------------
 
     def _retire_old(self) -> None:
-        if not self.retiring:
+        if not self.leaving:
             return
-        stopped_recreate = all(c.state in {"exited", "created", "dead"} for c in self.retiring)
-        if not self.all_ready or not (stopped_recreate or self._switched()):
+        stopped_recreate = self.all_ready and all(c.state in {"exited", "created", "dead"} for c in self.leaving)
+        if not (stopped_recreate or self._switched()):
             return
-        for container in sorted(self.retiring, key=lambda c: c.name):
+        for container in sorted(self.leaving, key=lambda c: c.name):
             why = "fewer replicas are asked for"
             if container in self.old_versions:
                 blocked = self.facts.target.blocked is not None
                 why = "the version before it goes on" if blocked else "the new version has taken over"
-            look_at = _retire(self.facts, self.step_, container, self.name_state, self.app.rollout.drain, why)
+            look_at = retire(self.facts, self.step_, container, self.name_state, self.app.rollout.drain, why)
             if look_at is not None:
                 message = f"waiting until nobody is connected to {container.name}"
                 self.step_.wait(look_at, "Draining", message)
@@ -552,7 +424,9 @@ class _Rollout:
         if self.step_.actions or self.retiring or not self.all_ready:
             if not self.all_ready:
                 sick = [self.ready[slot][2] or c.name for slot, c in self.current.items() if not self.ready[slot][0]]
-                self.step_.say("Unhealthy", f"not healthy: {'; '.join(sick)}")
+                last = any(ready for ready, *_ in self.ready.values()) or not self.name_state.written
+                limping = "" if last else "; nobody is, so the last ones stay in the name"
+                self.step_.say("Unhealthy", f"not healthy: {'; '.join(sick)}{limping}")
             return
         applied, desired = self.facts.applied, self.desired
         # "Synced" promises answers: who asked while nobody was there asks again by then. At first nobody has asked.
@@ -593,54 +467,5 @@ class _Rollout:
         return f"{', '.join(words)} changed" if words and "image" not in changed else ", ".join(words) or "new version"
 
 
-def _settled(facts: Facts, name: NameState, step: Step) -> bool:
-    """Whether everyone who resolves the name has heard of its last change."""
-    service: NamesState = facts.observed.names
-    if service.up_since is None or name.answered != name.written:
-        step.wait(facts.now + 0.1, "Switching", "waiting until the names service answers the new addresses")
-        return False
-    heard_at = max(name.written_at, name.answered_since)
-    complete_at = max(heard_at + facts.timing.settle, service.up_since + facts.timing.names_warm)
-    if facts.now < complete_at:
-        step.wait(complete_at, "Switching", "waiting until everyone has heard of the new addresses")
-        return False
-    return True
-
-
-def _retire(
-    facts: Facts, step: Step, container: Container, name: NameState | None, drain: float, why: str
-) -> float | None:
-    """Stop and remove a container nobody talks to; else when to look again."""
-    claim = container.claim
-    if claim is None:
-        return None
-    app = facts.target.name
-    if container.state in {"running", "paused", "restarting"}:
-        since = name.written_at if name else container.started_at
-        if name is not None and not _settled(facts, name, step):
-            return None
-        connected = facts.observed.connections.get(container.id, 0)
-        if connected and facts.now < since + facts.timing.settle + drain:
-            return facts.now + facts.timing.drain_poll
-        step.actions.append(act.StopContainer(app, why, container.id, container.name, container.stop_grace_period))
-    step.actions.append(act.RemoveContainer(app, why, container.id, container.name, claim.fingerprint))
-    return None
-
-
 def _size(desired: DesiredApp) -> str:
     return f"limit {desired.spec.memory // (1024 * 1024)} MiB"
-
-
-def health_of(facts: Facts, *, moving: bool) -> tuple[HealthWord, int, int]:
-    """The health word, running replicas and healthy replicas."""
-    replicas = [c for c in facts.containers if c.claim and c.claim.role == "replica"]
-    running = [c for c in replicas if c.state == "running"]
-    app = facts.target.desired.app if facts.target.desired else None
-    if app is None:
-        return ("Healthy" if running else "Missing"), len(running), len(running)
-    healthy = [c for c in running if is_ready(c, app, facts.observed, facts.now)[0]]
-    if moving:
-        return "Progressing", len(running), len(healthy)
-    if not running:
-        return "Missing", 0, 0
-    return ("Healthy" if len(healthy) >= app.replicas else "Degraded"), len(running), len(healthy)

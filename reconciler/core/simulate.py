@@ -120,7 +120,7 @@ class Paper:
                 self._start(action.desired, action.slot, action.name, action.address)
             case act.RunTask():
                 self._start(action.desired, 0, action.name, action.address)
-            case act.StartContainer() | act.Unpause():
+            case act.StartContainer() | act.RestartContainer() | act.Unpause():
                 self._change(action.container, state="running", started_at=self.now, pid=1)
             case act.Reconnect():
                 self._change(action.container, address=action.address)

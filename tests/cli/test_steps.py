@@ -12,7 +12,7 @@ SHOP = app()
 
 
 def scene(kind: Kind, one: App | None = SHOP, *, recreate: bool = False, answers: bool = True) -> Scene:
-    return Scene("shop", kind, one, recreate, answers)
+    return Scene("shop", kind, one, "recreate" if recreate else "blue_green", answers)
 
 
 def test_book_keeping_is_not_worth_a_step() -> None:

@@ -3,10 +3,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from harness.builders import NOW, app, converged, desired
+from harness.builders import NOW, SUBNET, app, converged, desired, kinds, paper, steps, wanted
 
-from reconciler.core.model import App, Container, Health, Observed, ProbeResult, PublishedPort, Rollout, Volume
-from reconciler.core.rollout import is_ready, is_sick, strategy_of
+from reconciler.core import actions as act
+from reconciler.core.model import (
+    App,
+    Blocked,
+    Health,
+    Ingress,
+    Observed,
+    ProbeResult,
+    PublishedPort,
+    Retry,
+    Rollout,
+    Target,
+    Volume,
+)
+from reconciler.core.rollout import strategy_of
+from reconciler.core.simulate import Forecast, forecast
 
 PROBED = app(health=Health("http", port=80, min_healthy_time=5))
 
@@ -15,6 +29,8 @@ PROBED = app(health=Health("http", port=80, min_healthy_time=5))
     ("manifest", "strategy", "word"),
     [
         (app(), "blue_green", "nothing is shared"),
+        (app(replicas=2), "rolling", "several replicas and no ingress"),
+        (app(replicas=2, ingress=(Ingress("a.example", "/", 80),)), "blue_green", "nothing is shared"),
         (app(volumes=(Volume("data", "/data"),)), "recreate", "volume"),
         (app(volumes=(Volume("data", "/data", read_only=True),)), "blue_green", "nothing"),
         (app(ports=(PublishedPort(80, 80),)), "recreate", "port"),
@@ -27,39 +43,100 @@ def test_the_strategy_follows_from_what_is_shared(manifest: App, strategy: str, 
     assert word in why
 
 
-def fresh(manifest: App) -> tuple[Container, Observed]:
-    """A running replica that nobody has named yet."""
-    end = converged(desired(manifest))
-    nameless = replace(end.observed, names=replace(end.observed.names, names={}))
-    return end.observed.engine.containers[0], nameless
+# --- rolling ----------------------------------------------------------------------------------------------------------
+
+LATER = NOW + 10_000
 
 
-def test_a_probed_replica_is_ready_once_it_was_healthy_for_long_enough() -> None:
-    container, observed = fresh(PROBED)
-    since = NOW + 100
-    healthy = replace(observed, probes={container.id: ProbeResult(healthy=True, since=since)})
-    assert is_ready(container, PROBED, healthy, since + 4.9)[:2] == (False, since + 5)
-    assert is_ready(container, PROBED, healthy, since + 5)[0]
-    assert not is_ready(container, PROBED, replace(observed, probes={}), since + 50)[0]
-    sick = replace(observed, probes={container.id: ProbeResult(healthy=False, since=since, message="GET /: 500")})
-    assert is_ready(container, PROBED, sick, since + 50) == (False, None, "GET /: 500")
-    assert is_sick(container, PROBED, sick)
-    assert not is_sick(container, PROBED, replace(observed, probes={}))
+@pytest.mark.parametrize(("at_once", "most"), [(1, 4), (2, 5), (9, 6)])
+def test_rolling_replaces_so_many_at_a_time_and_never_has_fewer_that_serve(at_once: int, most: int) -> None:
+    manifest = app(replicas=3, rollout=Rollout("rolling", max_parallel=at_once))
+    before = converged(desired(manifest))
+    new = desired(manifest, image="sha256:2")
+    host = paper(before.observed, before.memory, wanted(new), LATER)
+    there, names = set(), []
+    made = steps(host.wanted, host.observed, host.memory, host.now)
+    while made.actions or made.wake_at is not None:
+        for action in made.actions:
+            host.do(action)
+            there.add(sum(c.state == "running" for c in host.observed.engine.containers))
+            if isinstance(action, act.SetName):
+                names.append(len(action.addresses))
+        host.now = made.wake_at if not made.actions and made.wake_at else host.now
+        made = steps(host.wanted, host.observed, host.memory, host.now)
+    assert made.converged
+    assert max(there) == most
+    assert set(names) == {3}
+    assert {c.claim.fingerprint for c in host.observed.engine.containers if c.claim} == {new.fingerprint}
 
 
-@pytest.mark.parametrize(
-    ("word", "ready", "sick"), [("healthy", True, False), ("starting", False, False), ("unhealthy", False, True)]
-)
-def test_dockers_own_verdict_counts_where_the_agent_does_not_probe(word: str, ready: bool, sick: bool) -> None:  # noqa: FBT001
-    container, observed = fresh(app())
-    container = replace(container, engine_health=word)  # type: ignore[arg-type]  # one of the words
-    assert is_ready(container, app(), observed, NOW + 9000)[0] is ready
-    assert is_sick(container, app(), observed) is sick
+def test_a_rolling_version_that_fails_in_its_second_batch_is_given_up_and_the_old_one_comes_back() -> None:
+    manifest = app(replicas=2, health=Health("http", port=80))
+    old, new = desired(manifest), desired(manifest, image="sha256:2")
+    before = converged(old)
+    host = paper(before.observed, before.memory, wanted(new), LATER)
+    while sum(c.name.endswith(new.fingerprint[:8]) for c in host.observed.engine.containers) < 2:
+        made = steps(host.wanted, host.observed, host.memory, host.now)
+        for action in made.actions:
+            host.do(action)
+        host.now = host.now if made.actions else made.wake_at or host.now
+    second = next(c for c in host.observed.engine.containers if c.name.startswith("shop.2.") and c.image == "sha256:2")
+    sick = {**host.observed.probes, second.id: ProbeResult(healthy=False, since=host.now, message="GET /: 500")}
+    observed = replace(host.observed, probes=sick)
+    made = steps(host.wanted, observed, host.memory, second.started_at + manifest.health.deadline + 1)
+    assert kinds(made) == ["Quarantine"]
+    # What goes on from there is the version before it; whoever is well serves until it is complete again.
+    back = wanted(shop=Target("shop", old, Blocked("DeadlineExceeded", "")))
+    end = forecast(replace(back, catalog=host.wanted.catalog), observed, host.memory, SUBNET, host.now + 700)
+    assert {c.claim.fingerprint for c in end.observed.engine.containers if c.claim} == {old.fingerprint}
+    assert all(len(e.action.addresses) == 2 for e in end.events if isinstance(e.action, act.SetName))
 
 
-@pytest.mark.parametrize("state", ["created", "exited", "paused", "restarting", "dead"])
-def test_who_does_not_run_is_neither_ready_nor_well(state: str) -> None:
-    container, observed = fresh(app())
-    container = replace(container, state=state)  # type: ignore[arg-type]  # one of the states
-    assert not is_ready(container, app(), observed, NOW + 9000)[0]
-    assert is_sick(container, app(), observed)
+# --- replicas that stop being healthy ---------------------------------------------------------------------------------
+
+
+def ill(end: Forecast, *names: str) -> Observed:
+    """These say 500."""
+    probes = {
+        c.id: ProbeResult(healthy=not c.name.startswith(names), since=NOW + 100, message="GET /: 500")
+        for c in end.observed.engine.containers
+    }
+    return replace(end.observed, probes=probes)
+
+
+def test_a_replica_that_stops_being_healthy_leaves_the_name_and_is_restarted_once_nobody_asks_it_any_more() -> None:
+    end = converged(desired(app(replicas=2, health=Health("http", port=80))))
+    observed = ill(end, "shop.1.")
+    made = steps(end.wanted, observed, end.memory, LATER)
+    assert kinds(made) == ["SetName"]
+    host = paper(observed, end.memory, end.wanted, LATER)
+    host.do(made.actions[0])
+    assert kinds(steps(end.wanted, host.observed, end.memory, LATER + 0.5)) == []
+    made = steps(end.wanted, host.observed, end.memory, LATER + 3)
+    assert [(type(a).__name__, a.reason) for a in made.actions] == [("RestartContainer", made.statuses["shop"].message)]
+    assert "GET /: 500" in made.statuses["shop"].message
+    waiting = replace(end.memory, retries={act.retry_lane(made.actions[0]): Retry(LATER + 40, 2, "Unhealthy", "x")})
+    made = steps(end.wanted, host.observed, waiting, LATER + 3)
+    assert (made.actions, made.wake_at, made.statuses["shop"].health) == ((), LATER + 40, "Degraded")
+
+
+def test_where_nobody_is_healthy_the_last_ones_stay_in_the_name_and_are_restarted_one_at_a_time() -> None:
+    end = converged(desired(app(replicas=2, health=Health("http", port=80))))
+    observed = ill(end, "shop.")
+    made = steps(end.wanted, observed, end.memory, LATER)
+    assert kinds(made) == ["RestartContainer"]
+    (first,) = made.actions
+    assert isinstance(first, act.RestartContainer)
+    again = tuple(replace(c, started_at=LATER) if c.id == first.container else c for c in observed.engine.containers)
+    observed = replace(observed, engine=replace(observed.engine, containers=again))
+    made = steps(end.wanted, observed, end.memory, LATER + 1)
+    assert made.actions == ()
+    assert "nobody is, so the last ones stay in the name" in made.statuses["shop"].message
+    assert made.wake_at is not None
+    made = steps(end.wanted, observed, end.memory, made.wake_at)
+    assert [a.container for a in made.actions if isinstance(a, act.RestartContainer)] != [first.container]
+
+
+def test_an_agent_that_has_just_started_restarts_nobody() -> None:
+    end = converged(desired(app(replicas=2, health=Health("http", port=80))))
+    assert steps(end.wanted, replace(end.observed, probes={}), end.memory, LATER).actions == ()

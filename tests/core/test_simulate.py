@@ -59,8 +59,12 @@ def check(paper: Paper, action: act.Action, manifest: App) -> None:
         case act.SetName():
             running = {c.address for c in containers.values() if c.state == "running"}
             assert set(action.addresses) <= running, "the name answers somebody who does not run"
-            if not recreate and running & set(name.written):
+            serving = running & set(name.written)
+            if not recreate and serving:
                 assert action.addresses, "the name is emptied although somebody serves"
+            if strategy_of(manifest)[0] == "rolling":
+                least = min(len(serving), manifest.replicas)
+                assert len(action.addresses) >= least, "fewer serve in the middle of a rollout"
         case _:
             pass
 

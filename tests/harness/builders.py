@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.core.desired import Inputs, Roots, resolve
-from reconciler.core.model import App, Catalog, DesiredApp, Memory, Observed, Secret, Target
+from reconciler.core.model import App, Catalog, Container, DesiredApp, Memory, Observed, Secret, Target
 from reconciler.core.plan import Plan, plan
 from reconciler.core.simulate import Forecast, Paper, empty_host, forecast
 from reconciler.core.wanted import Wanted
@@ -55,3 +55,17 @@ def kinds(made: Plan) -> list[str]:
 def paper(observed: Observed, memory: Memory, asked: Wanted, now: float) -> Paper:
     """A host on paper, to be disturbed."""
     return Paper(observed, memory, asked, now)
+
+
+def changed(observed: Observed, container: str, **changes: Any) -> Observed:
+    containers = tuple(replace(c, **changes) if c.name.startswith(container) else c for c in observed.engine.containers)
+    return replace(observed, engine=replace(observed.engine, containers=containers))
+
+
+def without(observed: Observed, container: str) -> Observed:
+    containers = tuple(c for c in observed.engine.containers if not c.name.startswith(container))
+    return replace(observed, engine=replace(observed.engine, containers=containers))
+
+
+def container(end: Forecast, prefix: str) -> Container:
+    return next(c for c in end.observed.engine.containers if c.name.startswith(prefix))

@@ -153,6 +153,20 @@ def under_way() -> Situation:
     )
 
 
+def rolling() -> Situation:
+    worker = app("worker", replicas=3, health=HTTP)
+    return on(running(worker), asked(new(replace(worker, image="worker:2"))))
+
+
+def unhealthy() -> Situation:
+    before = running(app("worker", replicas=2, health=HTTP))
+    sick = {c.id: ProbeResult(False, LATER - 60, "GET /healthz: 500") for c in before.observed.engine.containers}
+    return on(
+        replace(before, observed=replace(before.observed, probes=sick)),
+        asked(new(app("worker", replicas=2, health=HTTP))),
+    )
+
+
 def recreate() -> Situation:
     db = replace(DB, image="db:17", resources=Resources(memory=1024**3))
     api = app("api", depends_on=("db",))
@@ -337,6 +351,8 @@ SITUATIONS: Mapping[str, Callable[[], Situation]] = {
         first_deployment,
         upgrade,
         under_way,
+        rolling,
+        unhealthy,
         recreate,
         published_port,
         dependencies,

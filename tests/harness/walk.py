@@ -18,9 +18,9 @@ from reconciler.chronicle import Chronicle
 from reconciler.cli.wiring import manifest_reader
 from reconciler.core.desired import Roots
 from reconciler.core.policy import Policy
-from reconciler.core.rollout import Timing
 from reconciler.core.site import Generation
 from reconciler.core.status import AppStatus
+from reconciler.core.step import Timing
 from reconciler.cycle import Cycle, Rules, World
 from reconciler.targets import Place, Targets
 from reconciler.world.files import HostFiles

@@ -1,0 +1,87 @@
+"""How containers go: the name first, then everyone hears of it, then nobody is connected any more, then SIGTERM."""
+
+from __future__ import annotations
+
+from reconciler.core import actions as act
+from reconciler.core.model import Container, NamesState, NameState
+from reconciler.core.step import Facts, Step
+
+
+def removal(facts: Facts, why: str) -> Step:
+    """The next steps of an app that should not be here any more. Volumes stay."""
+    step = Step()
+    name = facts.observed.names.names.get(facts.target.name)
+    if name is not None and name.written:
+        step.actions.append(act.SetName(facts.target.name, why, ()))
+        return step.say("Pruning", f"{why}; the name is taken out of use")
+    for container in sorted(facts.containers, key=lambda c: c.name):
+        gone_at = retire(facts, step, container, name, 30.0, why)
+        if gone_at is not None:
+            step.wait(gone_at, "Pruning", f"{why}; waiting until nobody is connected to {container.name}")
+    if not facts.containers:
+        step.actions.append(act.RecordPruned(facts.target.name, why))
+    return step.say("Pruning", f"{why}; its containers are being removed, its volumes stay")
+
+
+def clear_failed(facts: Facts) -> Step:
+    """A version was given up and there is none to go back to: what it left must not stay, nor ever take traffic."""
+    step = Step(stalled=True)
+    why = "its version was given up"
+    name = facts.observed.names.names.get(facts.target.name)
+    serving = name.written if name else ()
+    for container in sorted(facts.containers, key=lambda c: c.name):
+        claim = container.claim
+        if claim is None or claim.fingerprint != facts.target.failed or container.address in serving:
+            continue
+        if container.state in {"running", "paused", "restarting"}:
+            step.actions.append(
+                act.StopContainer(claim.app, why, container.id, container.name, container.stop_grace_period)
+            )
+        step.actions.append(act.RemoveContainer(claim.app, why, container.id, container.name, claim.fingerprint))
+    return step
+
+
+def unattended(facts: Facts) -> Step:
+    """No version is known, so nothing is started or stopped; but whoever is gone for certain leaves the name."""
+    step = Step(stalled=True)
+    name = facts.observed.names.names.get(facts.target.name)
+    running = {c.address for c in facts.containers if c.state == "running"}
+    if name is not None:
+        there = tuple(address for address in name.written if address in running)
+        if there and there != name.written:
+            step.actions.append(act.SetName(facts.target.name, "a replica is gone", there))
+    return step
+
+
+def settled(facts: Facts, name: NameState, step: Step) -> bool:
+    """Whether everyone who resolves the name has heard of its last change."""
+    service: NamesState = facts.observed.names
+    if service.up_since is None or name.answered != name.written:
+        step.wait(facts.now + 0.1, "Switching", "waiting until the names service answers the new addresses")
+        return False
+    heard_at = max(name.written_at, name.answered_since)
+    complete_at = max(heard_at + facts.timing.settle, service.up_since + facts.timing.names_warm)
+    if facts.now < complete_at:
+        step.wait(complete_at, "Switching", "waiting until everyone has heard of the new addresses")
+        return False
+    return True
+
+
+def retire(
+    facts: Facts, step: Step, container: Container, name: NameState | None, drain: float, why: str
+) -> float | None:
+    """Stop and remove a container nobody talks to; else when to look again."""
+    claim = container.claim
+    if claim is None:
+        return None
+    app = facts.target.name
+    if container.state in {"running", "paused", "restarting"}:
+        since = name.written_at if name else container.started_at
+        if name is not None and not settled(facts, name, step):
+            return None
+        connected = facts.observed.connections.get(container.id, 0)
+        if connected and facts.now < since + facts.timing.settle + drain:
+            return facts.now + facts.timing.drain_poll
+        step.actions.append(act.StopContainer(app, why, container.id, container.name, container.stop_grace_period))
+    step.actions.append(act.RemoveContainer(app, why, container.id, container.name, claim.fingerprint))
+    return None
