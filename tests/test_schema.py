@@ -164,7 +164,7 @@ EVERYTHING: dict[str, Any] = {
     "ingress": [
         {"host": "a.example.com", "path": "/a", "port": 80, "tls": "auto", "max_body": "2MiB", "timeout": "61s"}
     ],
-    "rollout": {"strategy": "recreate", "drain": "31s"},
+    "rollout": {"strategy": "recreate", "drain": "31s", "max_parallel": 2},
     "depends_on": ["db"],
     "before_deploy": {"command": ["migrate"], "timeout": "6m"},
     "stop_grace_period": "11s",
@@ -274,7 +274,7 @@ def test_no_property_of_the_fleet_is_ignored() -> None:
             "health": {key: value for key, value in EVERYTHING["health"].items() if key not in {"http", "port"}},
             "resources": {"cpus": 2, "memory": "128MiB", "pids": 98},
             "read_only": True,
-            "rollout": {"strategy": "recreate", "drain": "32s"},
+            "rollout": {"strategy": "recreate", "drain": "32s", "max_parallel": 3},
             "stop_grace_period": "12s",
             "pull_policy": "never",
         },

@@ -85,8 +85,8 @@ class _Rollout:
         self.all_ready = well == self.app.replicas
         # How many old ones must stay until more of the new ones are ready.
         places = self.app.replicas - well if self.strategy == "rolling" else 0 if self.all_ready else len(self.retiring)
-        kept = self._kept()
-        first = sorted(self.retiring, key=lambda c: (c.address not in kept, *self._replaced(c)))
+        self.kept = self._kept()
+        first = sorted(self.retiring, key=lambda c: (c.address not in self.kept, *self._replaced(c)))
         self.staying, self.leaving = first[:places], first[places:]
         self.wanted_name: tuple[str, ...] = self.name_state.written
 
@@ -251,9 +251,9 @@ class _Rollout:
             self.step_.say("Repairing" if drift else "RollingOut", reason)
 
     def _missing(self) -> list[int]:
-        """Slots to fill now. ``rolling`` never has more than ``max_parallel`` replicas on their way in or out."""
+        """Slots to fill now. ``rolling`` has at most ``max_parallel`` on their way in or out while old ones serve."""
         missing = [slot for slot in range(1, self.app.replicas + 1) if slot not in self.current]
-        if self.strategy != "rolling" or not self.old_versions:
+        if self.strategy != "rolling" or not self.old_versions or not self.kept:
             return missing
         under_way = len(self.leaving) + sum(not ready for ready, *_ in self.ready.values())
         return missing[: max(0, self.app.rollout.max_parallel - under_way)]
@@ -354,7 +354,8 @@ class _Rollout:
             self._keep_name()
             return
         wanted = {c.address for slot, c in self.current.items() if self._serves(slot, c) and c.address}
-        wanted |= {c.address for c in self.staying if c.address} & self._kept() if self.strategy == "rolling" else set()
+        if self.strategy == "rolling":
+            wanted |= {c.address for c in self.staying if c.address} & self.kept
         if not wanted:
             # A limping answer beats none: the last ones stay while they exist at all.
             there = {c.address for c in self.current.values() if c.address and c.state == "running"}
@@ -370,14 +371,19 @@ class _Rollout:
 
     def _keep_name(self) -> None:
         """While old serves: the name answers what is there and not known to be sick, new ones not yet."""
-        self._set_name(sorted(self._kept()), "healthy replicas changed")
+        self._set_name(sorted(self.kept), "healthy replicas changed")
 
     def _kept(self) -> set[str]:
-        """Addresses of old replicas that can serve; of the last ones where none is well."""
+        """Addresses of old replicas that can serve; of the last ones where none is well.
+
+        One that is out of the name comes back only if it is of the version before: another may never have been healthy.
+        """
         previous = self.facts.target.previous
         manifest = previous.app if previous is not None else self.app
+        before = previous.fingerprint if previous is not None else ""
         there = [c for c in self.retiring if c.state == "running" and c.address]
-        well = {c.address for c in there if is_ready(c, manifest, self.facts.observed, self.facts.now)[0]}
+        back = [c for c in there if c.claim and c.claim.fingerprint == before]
+        well = {c.address for c in back if is_ready(c, manifest, self.facts.observed, self.facts.now)[0]}
         unknown = {c.address for c in there if not is_sick(c, manifest, self.facts.observed)}
         written = set(self.name_state.written)
         kept = well | (unknown & written) or {c.address for c in there} & written
@@ -392,7 +398,8 @@ class _Rollout:
 
     def _switched(self) -> bool:
         """The name answers whom it should, and everyone who asked before has asked again."""
-        if self.name_state.written != self.wanted_name:
+        nobody = bool(self.app.replicas) and not self.wanted_name
+        if nobody or self.name_state.written != self.wanted_name:
             return False
         return settled(self.facts, self.name_state, self.step_)
 
