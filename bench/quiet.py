@@ -20,8 +20,6 @@ from reconciler.settings import load_settings
 _CASES = ((10, 10), (100, 10), (1000, 10), (100, 100), (1000, 100))
 """(manifests, of which on this host)."""
 _WALKS = 60
-_LISTS = 2
-"""Calls of the engine in a quiet walk: containers and images."""
 _SEALED = 10
 """So many of this host's apps have a SOPS file."""
 
@@ -88,14 +86,6 @@ def _settle(host: wiring.Host) -> None:
     """Walk until nothing is to be done, and everything that is remembered is."""
     host.cycle.fetch()
     wait("the walk is quiet", lambda: host.cycle.run().converged)
-
-    def settled() -> bool:
-        """Containers younger than two minutes are looked at more closely."""
-        before = host.engine.calls.copy()
-        host.cycle.run()
-        return sum((host.engine.calls - before).values()) == _LISTS
-
-    wait("no container is young any more", settled, every=10.0)
     for _ in range(5):
         host.cycle.run()
 
