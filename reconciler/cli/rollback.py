@@ -211,9 +211,7 @@ class _Rollback:
         prefix = self._place.prefix
         return path.startswith(prefix) and share.has(path[len(prefix) :])
 
-    def _move(
-        self, choice: Choice, here: Belongings | None, there: Belongings, files: Iterable[str], why: str
-    ) -> Move:
+    def _move(self, choice: Choice, here: Belongings | None, there: Belongings, files: Iterable[str], why: str) -> Move:
         mirror, base, prefix = self._place.mirror, self._place.standing.base, self._place.prefix
         restore = tuple(prefix + path for path in there.places)
         left = [path for path in here.places if path not in there.places] if here else []

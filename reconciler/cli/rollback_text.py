@@ -72,8 +72,8 @@ def body(move: Move) -> str:
     """The rest of it: what, from where to where, why."""
     where = listed(move.restore)
     told = [
-        f"{where} is again what it was at {named(move.to)}, {move.because}. Before it was as in {named(move.base)}. "
-        "Nothing else is changed.",
+        f"This takes {where} from {named(move.base)} back to what it was at {named(move.to)}, {move.because}. "
+        + "Nothing else is changed."
     ]
     if move.remove:
         told.append(f"{listed(move.remove)} goes: at that time {move.app} stood in {where}.")
@@ -84,6 +84,12 @@ def body(move: Move) -> str:
         blocks.append("\n".join(["It takes back:", "", *_taken_back(move)]))
     blocks.append(f"Rolled-back-from: {move.base.sha}\nRolled-back-to: {move.to.sha}")
     return "\n\n".join(blocks)
+
+
+def _gist(move: Move) -> str:
+    """The same for a command line: one line."""
+    why = f" Why: {clean(move.why)}" if move.why else ""
+    return f"From {move.base.short} back to what {listed(move.restore)} was at {move.to.short}.{why}"
 
 
 def named(commit: Commit) -> str:
@@ -133,7 +139,7 @@ def _by_hand(move: Move, folder: str, remote: str, ref: str) -> list[str]:
     restore = [*begin, "restore", f"--source={move.to.sha}", "--staged", "--worktree"]
     lines += [
         [*restore, "--", *move.restore, *excluded],
-        [*begin, "commit", "--quiet", "-m", subject(move), "-m", f"Rolled-back-to: {move.to.sha}"],
+        [*begin, "commit", "--quiet", "-m", subject(move), "-m", _gist(move), "-m", f"Rolled-back-to: {move.to.sha}"],
         [*begin, "push", remote, f"HEAD:{ref}"],
     ]
     return [shlex.join(line) for line in lines]

@@ -169,13 +169,13 @@ def history(options: Options) -> int:
 def why(options: Options) -> int:
     """Where one app stands, why, and what to do."""
     from reconciler.cli.text import Style
-    from reconciler.cli.why import explain
+    from reconciler.cli.why import explain, recollect
     from reconciler.cli.why_text import why_json, why_text
     from reconciler.cli.wiring import status_now
 
     host = _host(options)
     current, stale = status_now(host)
-    told = explain(options.app, current, stale, host.recollect(options.app))
+    told = explain(options.app, current, stale, recollect(host, options.app))
     if options.output == "json":
         print(serialise.text(why_json(told), indent=2))
     else:

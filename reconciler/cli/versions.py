@@ -40,9 +40,7 @@ def named_revision(sha: str) -> Choice:
     return Choice(sha, "which was asked for")
 
 
-def version_before(
-    app: str, tip: str, host: Host | None, sketch: Sketch, read: ReadCatalog, prefix: str
-) -> Choice:
+def version_before(app: str, tip: str, host: Host | None, sketch: Sketch, read: ReadCatalog, prefix: str) -> Choice:
     """The last version before the present one: as the agent's history knows it, else as the repository's does.
 
     Args:

@@ -334,6 +334,28 @@ def test_whoever_is_in_the_middle_of_something_gets_commands_that_work(
     assert not Path(f"{repository.work}-rollback-shop").exists()
 
 
+def test_the_commands_move_an_app_back_and_leave_who_lives_in_its_folder(
+    repository: ConfigRepository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (repository.work / "teams").mkdir()
+    repository.git("mv", "apps/shop", "teams/a shop")
+    moved = {"teams/a shop/app.yaml": manifest("shop:3", name="shop"), "teams/a shop/w/app.yaml": manifest("w:1")}
+    repository.commit(moved, "Move shop")
+    _edit(repository)
+    assert roll_back(repository, "--output", "json") == DIFFERENCES
+    paste(json.loads(capsys.readouterr().out)["commands"], repository.work)
+    assert bare(repository, "ls-tree", "-r", "--name-only", "main").split("\n") == [
+        "apps/other/app.yaml",
+        "apps/shop/app.yaml",
+        "apps/shop/notes.md",
+        "fleet.yaml",
+        "teams/a shop/w/app.yaml",
+    ]
+    message = bare(repository, "log", "-1", "--format=%B", "main")
+    assert message.startswith("Roll back shop to ")
+    assert "back to what apps/shop was at" in message
+
+
 def paste(commands: Sequence[str], directory: Path) -> None:
     """What a person does with commands that they are shown."""
     script = "\n".join(["set -e", *commands])
@@ -381,7 +403,8 @@ def test_somebody_who_is_quicker_wins_and_commits_are_signed_where_a_person_sign
     program = tmp_path / "gpg"
     program.write_text(
         "#!/bin/sh\ncat >/dev/null\nprintf '\\n[GNUPG:] SIG_CREATED \\n' >&2\n"
-        f"echo '-----BEGIN PGP SIGNATURE-----'\ntest -e {tmp_path}/quick || exit 0\nunset GIT_DIR\ncd {repository.bare}\n"
+        f"echo '-----BEGIN PGP SIGNATURE-----'\ntest -e {tmp_path}/quick || exit 0\n"
+        f"unset GIT_DIR\ncd {repository.bare}\n"
         "new=$(git -c user.name=B -c user.email=b@example.com commit-tree -p main -m Quicker 'main^{tree}')\n"
         "git update-ref refs/heads/main $new\n"
     )
@@ -469,9 +492,7 @@ def test_what_a_rollback_does_not_take_back_is_said(
 ) -> None:
     shared = [{"source": "../../shared/tls.conf", "target": "/etc/tls.conf"}]
     step = {"command": ["migrate"]}
-    repository.commit(
-        {"apps/shop/app.yaml": manifest("shop:3", files=shared), "shared/tls.conf": "one"}, "Use shop 3"
-    )
+    repository.commit({"apps/shop/app.yaml": manifest("shop:3", files=shared), "shared/tls.conf": "one"}, "Use shop 3")
     repository.commit(
         {"apps/shop/app.yaml": manifest("shop:4", before_deploy=step), "shared/tls.conf": "two"}, "Use shop 4"
     )
@@ -566,5 +587,3 @@ def test_another_repositorys_clone_is_not_mistaken(
     stranger.commit({"apps/shop/app.yaml": manifest("shop:1")})
     assert roll_back(repository, "--repository", str(stranger.work), config=config) == DIFFERENCES
     assert "is no clone of the repository that this host follows" in told(capsys)
-
-

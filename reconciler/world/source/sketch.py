@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from reconciler.core.model import Commit
 from reconciler.errors import Unavailable
@@ -43,7 +44,7 @@ class Sketch:
         }
         self._tree = ""
 
-    def __enter__(self) -> Sketch:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -52,7 +53,7 @@ class Sketch:
         self._room.cleanup()
 
     def listing(self, revision: str) -> dict[str, Item]:
-        """Everything in a revision: path from the repository's root -> mode and object id. Odd bytes stay themselves."""
+        """Path from the repository's root -> mode and object id, of all in a revision. Odd bytes stay themselves."""
         done = self._must("ls-tree", "-r", "-z", "--full-tree", revision)
         lines = done.decode("utf-8", "surrogateescape").split("\0")
         found = {}
@@ -84,7 +85,7 @@ class Sketch:
     # --- the way to it ---
 
     def commits(self, old: str, new: str, pathspecs: Sequence[str], most: int) -> list[Commit]:
-        """Commits on the first parents' line of ``new`` that ``old`` does not have and that touch these, newest first."""
+        """What touches these paths on the first parents' line of ``new``, and ``old`` does not have; newest first."""
         return [self._mirror.commit(sha) for sha in self._log(f"{old}..{new}", pathspecs, most)]
 
     def changes(self, tip: str, pathspecs: Sequence[str]) -> list[str]:
@@ -110,7 +111,14 @@ class Sketch:
         return self._mirror.run("merge-base", "--is-ancestor", old, new).code == 0
 
     def _log(self, revisions: str, pathspecs: Sequence[str], most: int) -> list[str]:
-        asked = ("--first-parent", "--no-follow", "--no-show-signature", "--format=%H", f"--max-count={most}", revisions)
+        asked = (
+            "--first-parent",
+            "--no-follow",
+            "--no-show-signature",
+            "--format=%H",
+            f"--max-count={most}",
+            revisions,
+        )
         return self._must("log", *asked, "--", *pathspecs).decode().split()
 
     def _must(self, *arguments: str, extra: Mapping[str, str] | None = None, stdin: bytes = b"") -> bytes:
