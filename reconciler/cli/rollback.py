@@ -58,7 +58,16 @@ def rollback(options: argparse.Namespace) -> int:
     """Roll an app back, or say how."""
     place = _place(options)
     with contextlib.closing(place.mirror), Sketch(place.mirror) as sketch:
-        answer = _Rollback(place, sketch, manifest_reader(), options.app).answer(options)
+        try:
+            answer = _Rollback(place, sketch, manifest_reader(), options.app).answer(options)
+        except Unavailable as error:
+            if place.clone is None or error.reason != "MirrorDamaged":
+                raise
+            raise Unavailable(
+                f"the clone at {place.clone.top} does not have all that it should",
+                reason="CloneUnusable",
+                remedy="Of a partial clone, fetch the rest: git fetch --refetch --no-filter. Else look: git fsck",
+            ) from error
     if options.output == "json":
         print(serialise.text(answer_json(answer), indent=2))
     else:
@@ -83,7 +92,7 @@ def _place(options: argparse.Namespace) -> Place:
         standing = clone.survey()
         followed = host.source.trusted() if host else None
         if followed is None or clone.has(followed.sha):
-            prefix = clone.prefix if options.repository else _climb(clone)
+            prefix = clone.prefix if options.repository else _directory(host) if host else _climb(clone)
             return Place(Mirror(clone.common, prefix or "."), _slash(prefix), standing, clone, host)
         why = Obstacle("NoClone", f"{clone.top} is no clone of the repository that this host follows")
     if host is None:
@@ -96,10 +105,9 @@ def _place(options: argparse.Namespace) -> Place:
     tip = host.source.trusted()
     if tip is None:
         raise InvalidInput("the agent of this host has not fetched anything yet", reason="UnknownRevision")
-    followed_by = host.settings.repository
-    mirror = Mirror(host.settings.state / "mirror.git", followed_by.directory, followed_by.timeout)
-    prefix = os.path.normpath(followed_by.directory)
-    return Place(mirror, _slash("" if prefix == "." else prefix), Standing(tip.sha, obstacle=why), None, host)
+    prefix = _directory(host)
+    mirror = Mirror(host.settings.state / "mirror.git", prefix or ".", host.settings.repository.timeout)
+    return Place(mirror, _slash(prefix), Standing(tip.sha, obstacle=why), None, host)
 
 
 def _host(options: argparse.Namespace) -> Host | None:
@@ -108,6 +116,12 @@ def _host(options: argparse.Namespace) -> Host | None:
         return None  # a laptop; or a person who is not root, and whose clone is enough
     read = settings.load_settings(options.config)
     return Host(read) if os.access(read.state / "mirror.git" / "HEAD", os.R_OK) else None
+
+
+def _directory(host: Host) -> str:
+    """Where the manifests are that this host follows."""
+    prefix = os.path.normpath(host.settings.repository.directory)
+    return "" if prefix == "." else prefix
 
 
 def _climb(clone: Clone) -> str:

@@ -71,10 +71,8 @@ def subject(move: Move) -> str:
 def body(move: Move) -> str:
     """The rest of it: what, from where to where, why."""
     where = listed(move.restore)
-    told = [
-        f"This takes {where} from {named(move.base)} back to what it was at {named(move.to)}, {move.because}. "
-        + "Nothing else is changed."
-    ]
+    back = f"This takes {where} from {named(move.base)} back to what it was at {named(move.to)}, {move.because}"
+    told = [f"{back}. Nothing else is changed."]
     if move.remove:
         told.append(f"{listed(move.remove)} goes: at that time {move.app} stood in {where}.")
     if move.why:

@@ -256,7 +256,7 @@ def _since(status: AppStatus, applied: HistoryEntry | None, stand: Stand) -> flo
 def _runs(status: AppStatus, applied: HistoryEntry | None, host: HostStatus) -> Asked | None:
     """The commit of the version that was healthy last."""
     if applied is not None and applied.revision:
-        return Asked(applied.revision, applied.author, applied.subject, applied.at)
+        return _asked_by(applied)
     revision, tip = status.revisions.applied, host.commit
     if tip is not None and tip.sha == revision:
         return Asked(revision, tip.author, tip.subject, tip.committed_at)
@@ -265,12 +265,19 @@ def _runs(status: AppStatus, applied: HistoryEntry | None, host: HostStatus) -> 
 
 def _asked(status: AppStatus, host: HostStatus, known: Recollection, quarantine: Quarantine | None) -> Asked | None:
     """The commit that is not followed: the one that brought the failed version, or the refused manifest."""
+    about = next((entry for entry in known.entries if _about(entry, quarantine)), None)
+    if about is not None:  # tried again at a later commit, it is still the version of the first
+        tries = [e for e in known.entries if e.event == "failed" and e.fingerprint == about.fingerprint]
+        return _asked_by(tries[-1])
     for entry in known.entries:
-        refused = entry.event == "refused" and entry.reason.startswith(f"{status.reason}:")
-        if entry.revision and (_about(entry, quarantine) or refused):
-            return Asked(entry.revision, entry.author, entry.subject, entry.at)
+        if entry.event == "refused" and entry.revision and entry.reason.startswith(f"{status.reason}:"):
+            return _asked_by(entry)
     tip = host.commit
     return Asked(tip.sha, tip.author, tip.subject, tip.committed_at) if tip else None
+
+
+def _asked_by(entry: HistoryEntry) -> Asked:
+    return Asked(entry.revision, entry.author, entry.subject, entry.at)
 
 
 def _quarantine(status: AppStatus, quarantined: Quarantined | None) -> Quarantine | None:

@@ -14,7 +14,7 @@ from harness.git import ConfigRepository, run_git
 
 from reconciler.cli import DIFFERENCES, IN_SYNC, parser
 from reconciler.cli.rollback import rollback
-from reconciler.errors import InvalidInput, Refused
+from reconciler.errors import InvalidInput, Refused, Unavailable
 from reconciler.protocols import HistoryEntry
 from reconciler.world.source import GitSource
 from reconciler.world.store import SqliteStore
@@ -448,6 +448,21 @@ def test_roots_files_do_not_get_into_a_persons_clone(
     os.chown(repository.work, 12345, 12345)
     assert roll_back(repository, "--output", "json") == DIFFERENCES
     assert json.loads(capsys.readouterr().out)["reason"] == "ForeignClone"
+
+
+def test_a_clone_that_lacks_half_of_it_says_so(repository: ConfigRepository, tmp_path: Path) -> None:
+    bare(repository, "config", "uploadpack.allowFilter", "true")
+    partial = tmp_path / "partial"
+    url = repository.bare.as_uri()
+    run_git(tmp_path, "clone", "--quiet", "--filter=blob:none", url, str(partial))
+    with pytest.raises(Unavailable, match="git fetch --refetch"):
+        roll_back(repository, "--repository", str(partial))
+    shallow = tmp_path / "shallow"
+    run_git(tmp_path, "clone", "--quiet", "--depth=1", url, str(shallow))
+    with pytest.raises(InvalidInput, match="git fetch --unshallow"):
+        roll_back(repository, "--repository", str(shallow), "--to", at(repository, "Use shop 1"))
+    with pytest.raises(InvalidInput, match="no earlier version in this history"):
+        roll_back(repository, "--repository", str(shallow))
 
 
 def test_what_makes_no_sense_is_refused_by_name(repository: ConfigRepository, tmp_path: Path) -> None:

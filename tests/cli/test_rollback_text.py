@@ -36,7 +36,11 @@ MOVE = Move(
     why="web-1 gave 5e6f7a8b up: shop.1.3fa9c2d1 ended 3 times before it was healthy, last exit code 1",
 )
 MOVED = replace(
-    MOVE, restore=("apps/shop's",), remove=("teams/shop",), foreign=("teams/shop/worker",), takes_back=MOVE.takes_back * 11
+    MOVE,
+    restore=("apps/shop's",),
+    remove=("teams/shop",),
+    foreign=("teams/shop/worker",),
+    takes_back=MOVE.takes_back * 11,
 )
 DIFF = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-image: shop:2\n+image: shop:1\x1b[31m\n \tkept"
 DONE = Answer("rolled back", MOVE, commit=TIP, pushed_to="main of origin", notes=("the fleet file has changed since",))
@@ -63,7 +67,10 @@ def test_a_commit_says_what_from_where_to_where_and_why() -> None:
 
 def test_answers_read_as_they_should() -> None:
     asked = replace(DONE, result="would roll back", commit="", diff=DIFF, notes=())
-    texts = [answer_text(answer, Style(width=100)) for answer in (DONE, TOLD, REFUSED, asked, replace(DONE, result="unchanged"))]
+    texts = [
+        answer_text(answer, Style(width=100))
+        for answer in (DONE, TOLD, REFUSED, asked, replace(DONE, result="unchanged"))
+    ]
     assert_golden(GOLDEN / "rollback-answers.txt", "\n\n----\n\n".join(texts))
 
 

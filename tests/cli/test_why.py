@@ -55,6 +55,21 @@ def test_one_that_was_given_up_names_the_commit_the_proof_and_the_ways_out() -> 
     assert any("reconciler retry shop" in each for each in told.advice)
 
 
+def test_one_that_failed_again_at_a_later_commit_is_still_the_version_of_the_first() -> None:
+    again = replace(FAILED, revision="9c0d1e2f" * 5, author="Cy", at=NOW - 90)
+    known = Recollection((again, FAILED, DEPLOYED), replace(QUARANTINED, revision=again.revision))
+    told = because(stalled("CrashLoop", "words"), known)
+    assert told.commit is not None
+    assert (told.commit.author, told.commit.revision) == ("Bob", BAD)
+
+
+def test_one_that_was_refused_names_the_commit_that_was() -> None:
+    refused = replace(FAILED, event="refused", author="Cy", reason="InvalidManifest: wrong")
+    told = because(stalled("InvalidManifest", "wrong"), Recollection((refused, DEPLOYED)))
+    assert told.commit is not None
+    assert told.commit.author == "Cy"
+
+
 def test_what_was_given_up_once_is_no_reason_now() -> None:
     told = because(shop(), Recollection((FAILED, DEPLOYED), QUARANTINED))
     assert told.quarantine is None

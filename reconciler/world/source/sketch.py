@@ -43,6 +43,7 @@ class Sketch:
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(objects),
         }
         self._tree = ""
+        self._listings: dict[str, dict[str, Item]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -52,15 +53,13 @@ class Sketch:
     ) -> None:
         self._room.cleanup()
 
-    def listing(self, revision: str) -> dict[str, Item]:
+    def listing(self, revision: str) -> Mapping[str, Item]:
         """Path from the repository's root -> mode and object id, of all in a revision. Odd bytes stay themselves."""
-        done = self._must("ls-tree", "-r", "-z", "--full-tree", revision)
-        lines = done.decode("utf-8", "surrogateescape").split("\0")
-        found = {}
-        for facts, _, path in (line.partition("\t") for line in lines if line):
-            mode, _, sha = facts.split()
-            found[path] = (mode, sha)
-        return found
+        if revision not in self._listings:
+            done = self._must("ls-tree", "-r", "-z", "--full-tree", revision)
+            lines = [line.partition("\t") for line in done.decode("utf-8", "surrogateescape").split("\0") if line]
+            self._listings[revision] = {path: _item(facts) for facts, _, path in lines}
+        return self._listings[revision]
 
     def draw(self, base: str, changes: Mapping[str, Item | None]) -> GitTree:
         """The files of ``base`` with these changes; None removes one."""
@@ -129,6 +128,11 @@ class Sketch:
                 f"git {arguments[0]} failed in {self._mirror.path}: {gist(done.stderr)}", reason="GitFailed"
             )
         return done.stdout
+
+
+def _item(facts: str) -> Item:
+    mode, _, sha = facts.split()
+    return mode, sha
 
 
 def pathspecs(places: Sequence[str], foreign: Sequence[str] = ()) -> list[str]:
