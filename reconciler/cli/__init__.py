@@ -1,7 +1,8 @@
 """Arguments in, text out. The only place that knows both the walk and the world.
 
 Exit codes of every verb: 0 in sync or done, 1 error, 2 differences (``plan``: something would change; ``sync`` and
-``status``: not everything is in sync; ``validate`` has only 0 and 1).
+``status``: not everything is in sync; ``why``: nor is this app; ``rollback``: it would change something and has not;
+``validate`` has only 0 and 1).
 """
 
 from __future__ import annotations
@@ -103,6 +104,20 @@ def parser() -> argparse.ArgumentParser:
     history = verb("history", "what happened, newest first", "reconciler history shop")
     history.add_argument("app", nargs="?", help="only this app")
     history.add_argument("--limit", type=int, default=20, help="so many entries (default: 20)")
+
+    why = verb("why", "where one app stands, why, and what to do", "reconciler why shop")
+    why.add_argument("app")
+
+    rollback = verb(
+        "rollback",
+        "put an app back to how it was, by a commit that is pushed; or say how, where that cannot be done",
+        "reconciler rollback shop --to 1a2b3c4d",
+    )
+    rollback.add_argument("app")
+    rollback.add_argument("--to", metavar="REV", help="as it was at REV (default: the version before this one)")
+    rollback.add_argument("--repository", type=Path, metavar="PATH", help="a clone's manifests (default: around here)")
+    rollback.add_argument("--why", default="", help="for the commit's message")
+    rollback.add_argument("--dry-run", action="store_true", help="show the difference and change nothing")
 
     schema = verb("schema", "print a JSON Schema, for editors and for reading", "reconciler schema app")
     schema.add_argument("name", choices=("app", "fleet", "agent"))

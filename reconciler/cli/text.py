@@ -81,6 +81,11 @@ def clean(text: str) -> str:
     return "".join(_visible(character) for character in " ".join(text.split()))
 
 
+def verbatim(line: str) -> str:
+    """One line of a file or a command, blanks and tabs as they are, and nothing that a terminal would obey."""
+    return "".join(character if character == "\t" else _visible(character) for character in line)
+
+
 def _visible(character: str) -> str:
     if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
         return character.encode("unicode_escape").decode("ascii")

@@ -166,6 +166,32 @@ def history(options: Options) -> int:
     return IN_SYNC
 
 
+def why(options: Options) -> int:
+    """Where one app stands, why, and what to do."""
+    from reconciler.cli.text import Style
+    from reconciler.cli.why import explain, recollect
+    from reconciler.cli.why_text import why_json, why_text
+    from reconciler.cli.wiring import status_now
+
+    host = _host(options)
+    current, stale = status_now(host)
+    told = explain(options.app, current, stale, recollect(host, options.app))
+    if options.output == "json":
+        print(serialise.text(why_json(told), indent=2))
+    else:
+        print(why_text(told, Style.of(sys.stdout), time.time()))
+    if stale:
+        return ERROR
+    return IN_SYNC if told.fine else DIFFERENCES
+
+
+def rollback(options: Options) -> int:
+    """Put an app back to how it was."""
+    from reconciler.cli.rollback import rollback as roll_back
+
+    return roll_back(options)
+
+
 # --- a person decides -----------------------------------------------------------------------------------------------
 
 
@@ -241,6 +267,8 @@ VERBS: dict[str, Callable[[Options], int]] = {
     "run": run,
     "status": status,
     "history": history,
+    "why": why,
+    "rollback": rollback,
     "schema": print_schema,
     "version": version,
     "accept": accept,

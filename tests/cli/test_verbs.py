@@ -55,7 +55,17 @@ def test_wrong_usage_is_an_error_and_not_a_difference(arguments: list[str]) -> N
 
 
 def test_missing_settings_say_which_file(tmp_path: Path) -> None:
-    for verb in (["status"], ["plan"], ["sync"], ["run"], ["history"], ["render"], ["retry", "shop"]):
+    for verb in (
+        ["status"],
+        ["why", "shop"],
+        ["rollback", "shop"],
+        ["plan"],
+        ["sync"],
+        ["run"],
+        ["history"],
+        ["render"],
+        ["retry", "shop"],
+    ):
         done = reconciler("--config", str(tmp_path / "agent.yaml"), *verb)
         assert done.returncode == 1, verb
         assert "agent.yaml" in done.stderr
@@ -105,6 +115,8 @@ def test_a_person_asks_decides_and_reads_on_a_real_host(host: Host) -> None:
     assert planned
     assert "2/2" in host.reconciler("status", expect=1)  # what was seen last: no agent runs
     assert json.loads(host.reconciler("status", "--output", "json", expect=1))["stale"]
+    assert "shop is fine" in host.reconciler("why", "shop", expect=1)
+    assert json.loads(host.reconciler("why", "shop", "--output", "json", expect=1))["commit"]["author"]
     entries = json.loads(host.reconciler("history", "--output", "json"))
     assert "deployed" in json.dumps(entries)
     host.reconciler("suspend", "shop", "--why", "a look at it")

@@ -6,10 +6,11 @@
                   reader.py (GitPython), files.py (one revision's tree), making.py (new mirrors, damaged mirrors)
     tracking.py   GitSource: follows one branch, fast-forward only
     worktree.py   WorktreeSource: snapshots a directory that a person edits
+    clone.py      a person's own clone, into which ``reconciler rollback`` commits; with sketch.py (a tree on paper)
 
-Invariants: nothing of a repository is ever checked out, so hooks, filters, symlinks and ``..`` have nothing to act
-on. No string from a manifest reaches a git command line. A credential is in no argv, environment, log, message or file
-of ours.
+Invariants: nothing of a repository is ever checked out, so hooks, filters, symlinks and ``..`` have nothing to act on
+(but in a person's own clone, which their own git brings forward to what was pushed). No string from a manifest reaches
+a git command line. A credential is in no argv, environment, log, message or file of ours.
 
 GitPython reads the mirror; git commands that write or talk to somebody pass through ``process.run``. GitPython's
 ``kill_after_timeout`` finds children by their parent: where git itself has died and ssh lives on, it waits for ever

@@ -256,8 +256,14 @@ class Mirror:
             _remember(self._trees, sha, tree, _TREES_KEPT)
             return tree
 
-    def _list(self, sha: str) -> dict[str, Entry]:
-        done = self.run("ls-tree", "-r", "-l", "-z", f"{sha}:{self._directory}" if self._directory else sha)
+    def drawn(self, tree: str, objects: Mapping[str, str]) -> GitTree:
+        """The files of a tree that no commit has; ``objects`` are the variables that say where git finds it."""
+        with self._lock:
+            return GitTree(self._reader.blob, self._list(tree, objects))
+
+    def _list(self, sha: str, objects: Mapping[str, str] | None = None) -> dict[str, Entry]:
+        below = f"{sha}:{self._directory}" if self._directory else sha
+        done = self.run("ls-tree", "-r", "-l", "-z", below, extra=objects)
         if done.code != 0:
             if self._directory and self.run("ls-tree", sha).code == 0:
                 raise InvalidInput(
