@@ -40,7 +40,7 @@ def unneeded(wanted: Wanted, engine: EngineState, memory: Memory, now: float) ->
         if image not in names or other_names(names[image], brought.names) or not asked.isdisjoint(names[image]):
             continue
         called = ", ".join(sorted(brought.names))
-        here = f"nothing runs from {called}, and it is none of the last {KEPT} versions of any app"
+        here = f"no container and none of the last {KEPT} versions of any app needs {called}"
         why = here if names[image] else f"{called} is not here any more"
         found.append(act.CollectImage("", why, image, brought.names))
     return found

@@ -73,7 +73,7 @@ def test_the_last_five_versions_keep_their_images_and_older_ones_go_the_oldest_f
     assert [action.image for action in found] == ["sha256:1", "sha256:2"]
     assert found[0].names == {reference(1)}
     assert found[0].reason == (
-        "nothing runs from registry.example.com/shop:1, and it is none of the last 5 versions of any app"
+        "no container and none of the last 5 versions of any app needs registry.example.com/shop:1"
     )
 
 
