@@ -17,7 +17,7 @@ from typing import assert_never
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
 from reconciler.core.model import Claim, DesiredApp, Secret
-from reconciler.errors import ReconcilerError, Unavailable
+from reconciler.errors import ReconcilerError, Refused, Unavailable
 from reconciler.protocols import Engine, Files, Meter, Names, Site
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,9 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
         case act.StartNames():
             hands.names.start()
         case act.PullImage():
-            engine.pull(action.reference, action.credentials)
+            before = engine.images()
+            image = engine.pull(action.reference, action.credentials)
+            hands.chronicle.pulled(action, image, fresh=image not in before)
         case act.WriteFiles():
             hands.files.write(action.desired.files_directory, action.desired.files)
         case act.WriteSecrets():
@@ -105,6 +107,8 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
             hands.chronicle.pruned(action)
         case act.RemoveLeftovers():
             hands.files.remove_except(action.keep)
+        case act.CollectImage():
+            _collect_image(action, hands)
         case _:
             assert_never(action)
     if action.drift:
@@ -135,6 +139,14 @@ def _load_site(action: act.LoadSite, hands: Hands) -> None:
         hands.meter.nginx_reload("failure")
         raise
     hands.meter.nginx_reload("success")
+
+
+def _collect_image(action: act.CollectImage, hands: Hands) -> None:
+    try:
+        hands.engine.collect_image(action.image, action.names)
+    except Refused as error:  # no fault: somebody was faster, so it is his now, and stays
+        log.info("%s", error)
+    hands.chronicle.collected(action)
 
 
 def _last_words(action: act.Quarantine, engine: Engine) -> str:
@@ -249,7 +261,7 @@ class Apply:
             return self._idle.wait_for(lambda: not self._busy, timeout)
 
     def _enqueue(self, chain: _Chain) -> None:
-        slow = isinstance(chain.actions[0], act.PullImage | act.StopContainer | act.RestartContainer)
+        slow = isinstance(chain.actions[0], act.PullImage | act.StopContainer | act.RestartContainer | act.CollectImage)
         (self._slow if slow else self._quick).add(chain)
 
     def _advance(self, chain: _Chain) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from reconciler.core import actions as act
+from reconciler.core.images import normalise
 from reconciler.core.model import Commit, Quarantined, Target
 from reconciler.core.status import AppStatus
 from reconciler.errors import ReconcilerError
@@ -78,7 +79,19 @@ class Chronicle:
                 self._meter.lead_time(action.app, max(0.0, now - commit.committed_at))
             if duration is not None:
                 self._meter.convergence(action.app, duration)
-        self._store.record_applied(action.app, desired.revision, desired.fingerprint, now)
+        self._store.record_applied(action.app, desired.revision, desired.fingerprint, now, desired.spec.image)
+
+    def pulled(self, action: act.PullImage, image: str, *, fresh: bool) -> None:
+        """An image was pulled. One that was on this host before (not ``fresh``) is ours only if we brought it then."""
+        try:
+            if fresh or image in self._store.memory().brought:
+                self._store.record_image(image, normalise(action.reference), self._clock())
+        except ReconcilerError as error:  # it is here, and that is what was asked for
+            log.warning("%s: %s will stay on this host: %s", action.app, action.reference, error)
+
+    def collected(self, action: act.CollectImage) -> None:
+        """An image has gone, or is not ours any more."""
+        self._store.forget_image(action.image)
 
     def failed(self, action: act.Quarantine, logs: str) -> None:
         """A version was given up."""

@@ -58,7 +58,7 @@ _ATTEMPTS_WHILE_DOWN = 6
 """So often, within about a minute, a version is tried for which the old one had to stop."""
 _KEEP_EVERY = 60.0  # seconds
 _GONE_WHILE_SUSPENDED = "the repository no longer names it, but it is suspended and stays"
-_NOTICES = frozenset({"StoreDamaged"})
+_NOTICES = frozenset({"StoreDamaged", "ImageNotRemoved"})
 """Faults that a person should know of, but that hold up nothing."""
 
 RenderSite = Callable[[Sequence[App], SiteState], Generation]
@@ -379,7 +379,7 @@ class Cycle:
         self._chronicle.watched(made.statuses)
         fetch_fault = (self._fetch_fault,) if self._fetch_fault else ()
         site_fault = (self._site_fault,) if self._site_fault else ()
-        faults = (*fetch_fault, *site_fault, *world.store.faults(), *made.faults)
+        faults = (*fetch_fault, *site_fault, *world.store.faults(), *made.faults, *made.notices)
         busy = self._apply.busy or view.memory.busy
         hindered = any(reason not in _NOTICES for reason, _ in faults)
         result: Result = "converged" if made.converged and not busy and not hindered else "progressing"

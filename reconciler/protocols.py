@@ -95,6 +95,16 @@ class Engine(Protocol):
     def pull(self, reference: str, credentials: Credentials | None) -> str:
         """Pull an image and return its id. Failed (``ImageNotFound``, ``RegistryDenied``) when it cannot be had."""
 
+    def images(self) -> frozenset[str]:
+        """Ids of all images, asked now."""
+
+    def collect_image(self, image: str, names: Collection[str]) -> None:
+        """Remove an image that is called nothing but ``names`` (normalised). No error when it is gone.
+
+        Raises:
+            Refused: reason ``ImageInUse``: a container was made of it, an image builds on it, or it has another name.
+        """
+
     def resolve_user(self, image: str, user: str | None) -> tuple[int, int]:
         """Numeric user and group that a container of this image runs as."""
 
@@ -195,14 +205,20 @@ class Store(Protocol):
     def memory(self) -> Memory:
         """Applied revisions, quarantine, suspended apps, accepted revisions."""
 
-    def record_applied(self, app: str, revision: str, fingerprint: str, at: float) -> None:
-        """An app is healthy at a revision."""
+    def record_applied(self, app: str, revision: str, fingerprint: str, at: float, image: str = "") -> None:
+        """An app is healthy at a revision, and runs from an image of this id."""
+
+    def record_image(self, image: str, name: str, at: float) -> None:
+        """The agent brought an image to this host, pulled by this name."""
+
+    def forget_image(self, image: str) -> None:
+        """An image is gone, or somebody else uses it too: it is not ours to remove any more."""
 
     def quarantine(self, app: str, entry: Quarantined) -> None:
         """A fingerprint failed."""
 
     def forget(self, app: str) -> None:
-        """An app is gone: applied and quarantine go, history stays."""
+        """An app is gone: applied and quarantine go, history and its versions stay."""
 
     def add(self, entry: HistoryEntry) -> None:
         """Append to the history."""

@@ -11,6 +11,7 @@ from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
 from reconciler.core.model import Target
 from reconciler.core.status import AppStatus
+from reconciler.errors import Unavailable
 
 
 @pytest.fixture
@@ -79,3 +80,34 @@ def test_a_revision_that_cannot_be_read_costs_its_author_not_the_entry(walk: Wal
     walk.chronicle.applied(act.RecordApplied("shop", "why", desired(app(), revision="0" * 40)))
     (entry,) = walk.store.history("shop", 9)
     assert (entry.event, entry.author) == ("deployed", "")
+
+
+def test_only_an_image_that_was_not_here_before_becomes_ours(walk: Walk) -> None:
+    def pulled(reference: str, image: str, *, fresh: bool) -> None:
+        walk.chronicle.pulled(act.PullImage("shop", "why", reference, None, "r"), image, fresh=fresh)
+
+    pulled("docker.io/library/shop", "sha256:theirs", fresh=False)
+    assert walk.store.memory().brought == {}
+    pulled("docker.io/library/shop", "sha256:ours", fresh=True)
+    pulled("shop:stable", "sha256:ours", fresh=False)
+    assert walk.store.memory().brought["sha256:ours"].names == {"shop:latest", "shop:stable"}
+    walk.chronicle.collected(act.CollectImage("", "why", "sha256:ours", frozenset()))
+    assert walk.store.memory().brought == {}
+
+
+def test_a_pull_that_cannot_be_written_down_has_gone_well_all_the_same(
+    walk: Walk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise Unavailable("no room", reason="DiskFull")
+
+    monkeypatch.setattr(walk.store, "record_image", full)
+    walk.chronicle.pulled(act.PullImage("shop", "why", "shop:1", None, "r"), "sha256:1", fresh=True)
+    assert "shop:1 will stay on this host: no room" in caplog.text
+
+
+def test_an_applied_version_is_known_with_its_image(walk: Walk) -> None:
+    made = desired(app(), revision=walk.cycle.tip().sha)
+    walk.chronicle.applied(act.RecordApplied("shop", "why", made))
+    (version,) = walk.store.memory().versions["shop"]
+    assert (version.fingerprint, version.image) == (made.fingerprint, "sha256:1")

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 from harness.walk import Walk
 
-from reconciler.errors import Unavailable
+from reconciler.errors import Refused, Unavailable
 
 
 @pytest.fixture
@@ -299,3 +299,118 @@ def test_a_container_that_is_removed_again_and_again_is_put_back_later_and_later
     walk.until(lambda: walk.app().reason == "RepeatedDrift")
     assert "was repaired 5 times; the next repair waits" in walk.app().message
     walk.converge()
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+SOON = {"min_healthy_time": "50ms"}
+
+
+def image(number: int) -> str:
+    return f"missing.example.com/shop:{number}"  # pulled by the agent, which is what this is about
+
+
+def upgraded(walk: Walk, *numbers: int) -> dict[int, str]:
+    """Deploy one version after another; their images' ids."""
+    ids = {}
+    for number in numbers:
+        ids[number] = walk.engine.publish(image(number))
+        walk.write(health=SOON, image=image(number))
+        walk.converge()
+    return ids
+
+
+def test_the_images_of_the_last_five_versions_stay_so_that_a_revert_needs_no_pull(walk: Walk) -> None:
+    theirs = walk.engine.add_image("somebody:1")
+    ids = upgraded(walk, *range(1, 8))
+    assert walk.engine.images() == {theirs, *(ids[number] for number in range(3, 8))}
+    assert walk.store.memory().brought.keys() == {ids[number] for number in range(3, 8)}
+    walk.engine.set_registry_down(image(3))
+    pulls = walk.engine.calls["pull"]
+    walk.write(health=SOON, image=image(3))
+    walk.converge()
+    assert walk.engine.calls["pull"] == pulls
+    assert walk.store.history("shop", 1)[0].event == "rolled back"
+    assert [version.image for version in walk.store.memory().versions["shop"][:2]] == [ids[3], ids[7]]
+
+
+def test_a_quiet_walk_asks_for_no_image_and_an_image_that_somebody_uses_stays_for_good(walk: Walk) -> None:
+    refused = Refused("the image stays: a container was made of it", reason="ImageInUse")
+    walk.engine.fail["collect_image"] = refused  # somebody was faster than we
+    ids = upgraded(walk, *range(1, 7))
+    del walk.engine.fail["collect_image"]
+    assert ids[1] in walk.engine.images()
+    calls = walk.engine.calls.copy()
+    for _ in range(3):
+        assert walk.cycle.run().converged
+    assert (walk.engine.calls - calls) == {"observe": 3}
+    assert walk.cycle.status is not None
+    assert walk.cycle.status.faults == ()
+    upgraded(walk, 7)
+    assert ids[2] not in walk.engine.images()
+    assert ids[1] in walk.engine.images()
+
+
+def test_an_image_that_cannot_be_removed_is_told_and_tried_again_and_is_no_fault_of_an_app(walk: Walk) -> None:
+    walk.engine.fail["collect_image"] = Unavailable("the disk is tired", reason="DockerError")
+    ids = upgraded(walk, *range(1, 7))
+    status = walk.cycle.status
+    assert status is not None
+    assert (status.result, status.faults) == ("converged", (("ImageNotRemoved", "the disk is tired"),))
+    assert (walk.app().sync, walk.app().health) == ("Synced", "Healthy")
+    del walk.engine.fail["collect_image"]
+    walk.until(lambda: ids[1] not in walk.engine.images())
+    walk.converge()
+    assert walk.cycle.status is not None
+    assert walk.cycle.status.faults == ()
+
+
+def test_a_version_that_failed_keeps_its_image_while_the_repository_asks_for_it(walk: Walk) -> None:
+    upgraded(walk, 1)
+    failed = walk.engine.publish(image(2))
+    walk.write(health=SOON, image=image(2))
+    walk.until(lambda: len(walk.running()) == 2)
+    new = walk.engine.named(next(c.name for c in walk.engine.observe().containers if c.image == failed)).id
+    walk.engine.crash(new, times=3)
+    walk.engine.stay_restarting(new)
+    walk.until(lambda: "reconciler retry shop" in walk.app().message and len(walk.running()) == 1)
+    pulls = walk.engine.calls["pull"]
+    for _ in range(3):
+        walk.cycle.run()
+    assert failed in walk.engine.images()
+    assert walk.engine.calls["pull"] == pulls
+    walk.write(health=SOON, image=image(1))
+    walk.until(lambda: failed not in walk.engine.images())
+
+
+def test_who_lost_the_store_keeps_old_images(walk: Walk, tmp_path: Path) -> None:
+    ids = upgraded(walk, *range(1, 6))
+    walk.store.close()
+    for file in (tmp_path / "state").glob("store.db*"):
+        file.unlink()
+    ids |= upgraded(walk, 6, 7)
+    assert walk.engine.images() == set(ids.values())
+
+
+def test_an_image_that_was_here_before_stays_though_we_pulled_it_again(walk: Walk) -> None:
+    theirs = walk.engine.publish(image(1))
+    walk.engine.tag(theirs, image(1))
+    walk.write(health=SOON, image=image(1), pull_policy="always")
+    walk.converge()
+    assert walk.engine.calls["pull"] == 1
+    upgraded(walk, *range(2, 9))
+    assert theirs in walk.engine.images()
+
+
+def test_reverting_the_removal_of_an_app_needs_no_pull(walk: Walk) -> None:
+    walk.write("other")
+    walk.write("third")
+    upgraded(walk, 1)
+    walk.remove("shop")
+    walk.converge()
+    assert walk.running() == []
+    walk.engine.set_registry_down(image(1))
+    walk.write(health=SOON, image=image(1))
+    walk.converge()
+    assert len(walk.running()) == 1

@@ -207,6 +207,10 @@ def _faults(forecast: Forecast, start: Plan) -> tuple[tuple[str, str], ...]:
 
 
 def _notes(case: Case) -> Iterable[str]:
+    here = frozenset(case.before.engine.images.values())
+    for event in case.forecast.events:
+        if isinstance(event.action, act.CollectImage) and event.action.image in here:
+            yield f"Afterwards an image is removed from this host: {event.action.reason}"
     for name, app in sorted(case.applied.items()):
         desired = case.desired(name)
         if desired is None or name not in case.containers:

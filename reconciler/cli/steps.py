@@ -64,7 +64,7 @@ class Scene:
 def noticeable(action: act.Action) -> bool:
     """Whether an action changes something that runs; the others are book-keeping, which people need not read."""
     match action:
-        case act.RecordApplied() | act.RecordPruned() | act.RemoveLeftovers():
+        case act.RecordApplied() | act.RecordPruned() | act.RemoveLeftovers() | act.CollectImage():
             return False
         case act.RemoveContainer():
             return not _is_task(action)

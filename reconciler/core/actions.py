@@ -185,6 +185,16 @@ class RemoveLeftovers(_Action):
     keep: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class CollectImage(_Action):
+    """Remove an image that we brought to this host and that nothing here needs, unless somebody else uses it."""
+
+    image: str
+    """Image id."""
+    names: frozenset[str]
+    """What we pulled it by; one that has another name is somebody else's too."""
+
+
 Action = (
     EnsureNetwork
     | StartNames
@@ -206,6 +216,7 @@ Action = (
     | RecordApplied
     | RecordPruned
     | RemoveLeftovers
+    | CollectImage
 )
 
 
@@ -215,7 +226,8 @@ def pull_lane(app: str) -> str:
 
 
 NETWORK, NAMES, NGINX, FILES = "host:network", "host:names", "host:nginx", "host:files"
-HOST_LANES = (NETWORK, NAMES, NGINX, FILES)
+IMAGES = "host:images"
+HOST_LANES = (NETWORK, NAMES, NGINX, FILES, IMAGES)
 
 
 def lane(action: Action) -> str:
@@ -231,6 +243,8 @@ def lane(action: Action) -> str:
             return NGINX
         case RemoveLeftovers():
             return FILES
+        case CollectImage():
+            return IMAGES
         case _:
             return action.app
 

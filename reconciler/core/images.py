@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 DOCKER_HUB = "docker.io"
 _HUB_NAMES = (DOCKER_HUB, "index.docker.io")
 
@@ -26,6 +28,22 @@ def registry_of(reference: str) -> str:
     if not slash or (host != "localhost" and "." not in host and ":" not in host):
         return DOCKER_HUB
     return DOCKER_HUB if host in _HUB_NAMES else host
+
+
+def repository_of(reference: str) -> str:
+    """The reference without tag and digest."""
+    return _parts(reference)[0]
+
+
+def other_names(names: Iterable[str], known: Collection[str]) -> list[str]:
+    """Those of an image's names that somebody else gave it; all are normalised.
+
+    Args:
+        names: Tags and digests that lead to the image.
+        known: What it was pulled by. A pull gives it a digest too, so one of the same repository says nothing.
+    """
+    ours = set(map(repository_of, known))
+    return [name for name in names if name not in known and not ("@" in name and repository_of(name) in ours)]
 
 
 def _parts(reference: str) -> tuple[str, str, str]:

@@ -580,6 +580,27 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class Version:
+    """A version of an app that was healthy once, and the image that it ran from."""
+
+    fingerprint: str
+    image: str
+    """Image id."""
+    at: float
+    """Unix time at which it was applied last; of an app that was removed, at which that was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """An image that was not on this host before the agent pulled it."""
+
+    names: frozenset[str]
+    """Normalised references that it was pulled by."""
+    at: float
+    """Unix time of the first pull."""
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """A version that failed to become healthy."""
 
@@ -623,6 +644,10 @@ class Memory:
     suspended: Mapping[str, Suspended] = field(default_factory=dict)
     accepted: frozenset[str] = frozenset()
     """Revisions whose mass removal a person accepted."""
+    versions: Mapping[str, tuple[Version, ...]] = field(default_factory=dict)
+    """App -> its applied versions, the last one first; also of apps that were removed."""
+    brought: Mapping[str, Brought] = field(default_factory=dict)
+    """Image id -> how it came here; none that anybody but the agent brought."""
     retries: Mapping[str, Retry] = field(default_factory=dict)
     pulled: frozenset[tuple[str, str]] = frozenset()
     """(image reference, revision) pairs that this agent has pulled, for ``pull_policy: always``."""

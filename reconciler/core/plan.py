@@ -25,6 +25,7 @@ from reconciler.core.model import (
 from reconciler.core.ownership import by_app
 from reconciler.core.readiness import health_of
 from reconciler.core.removals import PRUNE_BLOCKED, Refusal, refused_removals
+from reconciler.core.retention import unneeded
 from reconciler.core.retiring import clear_failed, removal, unattended
 from reconciler.core.rollout import next_steps
 from reconciler.core.status import AppStatus, Condition, Revisions, Sync
@@ -47,6 +48,8 @@ class Plan:
     """(reason, message) of what is wrong with the host itself."""
     prune_blocked: int = 0
     """Apps that would be removed, but wait for a person."""
+    notices: tuple[tuple[str, str], ...] = ()
+    """(reason, message) of what a person should know of, but that holds up nothing."""
     needs: frozenset[str] = frozenset()
     """Lanes of the host in which something is to be done, now or when its time has come."""
 
@@ -67,6 +70,7 @@ class _Draft:
     wakes: list[float] = field(default_factory=list)
     statuses: dict[str, AppStatus] = field(default_factory=dict)
     faults: list[tuple[str, str]] = field(default_factory=list)
+    notices: list[tuple[str, str]] = field(default_factory=list)
     needs: set[str] = field(default_factory=set)
 
 
@@ -149,6 +153,7 @@ def plan(
         if name in wanted.targets or owned.get(name):
             draft.statuses[name] = _status(facts, step, wanted, memory)
     _sweep(draft, wanted, observed, memory, now)
+    _collect(draft, wanted, observed, memory, now)
     lost = [container for containers in foreign.values() for container in containers]
     if lost:
         draft.faults.append(("ForeignContainers", _lost_text(lost)))
@@ -161,6 +166,7 @@ def plan(
         statuses=draft.statuses,
         faults=tuple(draft.faults),
         prune_blocked=len(refused[0]) if refused else 0,
+        notices=tuple(draft.notices),
         needs=frozenset(draft.needs),
     )
 
@@ -230,6 +236,22 @@ def _sweep(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, no
         draft.wakes.append(retry.not_before)
     elif not draft.actions and not memory.busy:
         draft.actions.append(act.RemoveLeftovers("", "no app uses these files and secrets any more", keep))
+
+
+def _collect(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now: float) -> None:
+    """Remove one image that nothing needs, when nobody is at work; whether another may go the next look says."""
+    found = unneeded(wanted, observed.engine, memory, now)
+    if not found:
+        return
+    draft.needs.add(act.IMAGES)
+    retry = memory.retries.get(act.IMAGES)
+    if retry is not None:
+        draft.notices.append(("ImageNotRemoved", retry.message))
+    if retry is not None and is_waiting(retry, now):
+        draft.wakes.append(retry.not_before)
+    elif not draft.actions and not memory.busy and not any(s.reason in _PASSING for s in draft.statuses.values()):
+        # Each time another one: that one cannot be removed keeps no other on the disk.
+        draft.actions.append(found[(retry.attempts if retry else 0) % len(found)])
 
 
 def _directories(wanted: Wanted, observed: Observed) -> frozenset[str]:

@@ -25,6 +25,7 @@ from reconciler.core.model import (
     ProbeResult,
     SiteState,
     Target,
+    Version,
 )
 from reconciler.core.plan import Plan, plan
 from reconciler.core.wanted import Wanted
@@ -138,9 +139,8 @@ class Paper:
                 resolve = self.observed.site.resolve if self.observed.site else False
                 self.observed = replace(self.observed, site=SiteState(action.generation, action.generation, resolve))
             case act.RecordApplied():
-                applied = Applied(action.desired.revision, action.desired.fingerprint, self.now)
-                self.memory = replace(self.memory, applied={**self.memory.applied, action.app: applied})
-            case act.RecordPruned() | act.RemoveLeftovers():
+                self._applied(action)
+            case act.RecordPruned() | act.RemoveLeftovers() | act.CollectImage():
                 self._forget(action)
             case act.Quarantine():
                 # It has failed already, before anything is done on paper; what then goes on is another plan.
@@ -149,14 +149,32 @@ class Paper:
             case _:
                 assert_never(action)
 
-    def _forget(self, action: act.RecordPruned | act.RemoveLeftovers) -> None:
+    def _applied(self, action: act.RecordApplied) -> None:
+        desired, memory = action.desired, self.memory
+        applied = Applied(desired.revision, desired.fingerprint, self.now)
+        others = (v for v in memory.versions.get(action.app, ()) if v.fingerprint != desired.fingerprint)
+        versions = (Version(desired.fingerprint, desired.spec.image, self.now), *others)
+        self.memory = replace(
+            memory,
+            applied={**memory.applied, action.app: applied},
+            versions={**memory.versions, action.app: versions},
+        )
+
+    def _forget(self, action: act.RecordPruned | act.RemoveLeftovers | act.CollectImage) -> None:
         if isinstance(action, act.RemoveLeftovers):
             self.observed = replace(self.observed, present=self.observed.present & action.keep)
+            return
+        if isinstance(action, act.CollectImage):
+            left = {name: image for name, image in self.observed.engine.images.items() if image != action.image}
+            self._engine(replace(self.observed.engine, images=left))
+            brought = {image: known for image, known in self.memory.brought.items() if image != action.image}
+            self.memory = replace(self.memory, brought=brought)
             return
         names = {name: state for name, state in self.observed.names.names.items() if name != action.app}
         self.observed = replace(self.observed, names=replace(self.observed.names, names=names))
         applied = {name: entry for name, entry in self.memory.applied.items() if name != action.app}
-        self.memory = replace(self.memory, applied=applied)
+        versions = tuple(replace(version, at=self.now) for version in self.memory.versions.get(action.app, ()))
+        self.memory = replace(self.memory, applied=applied, versions={**self.memory.versions, action.app: versions})
 
     def _pulled(self, action: act.PullImage) -> None:
         target = self.wanted.targets[action.app]

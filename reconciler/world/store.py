@@ -1,4 +1,4 @@
-"""What nobody else knows, in SQLite: history, quarantine, suspended apps, applied and accepted revisions.
+"""What nobody else knows, in SQLite: history, quarantine, suspended apps, applied and accepted revisions, our images.
 
 Losing it costs history, never a running app; ``database.py`` says what happens then. The agent and the command line
 have it open at the same time.
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from reconciler.core.model import Applied, Memory, Quarantined, Suspended
+from reconciler.core.model import Applied, Brought, Memory, Quarantined, Suspended, Version
 from reconciler.database import Database
 from reconciler.protocols import HistoryEntry
 
@@ -31,10 +31,16 @@ _MIGRATIONS = (
     INSERT INTO made VALUES ((julianday('now') - 2440587.5) * 86400);
     CREATE TABLE status (id INTEGER PRIMARY KEY CHECK (id = 1), json TEXT NOT NULL, at REAL NOT NULL);
     """,
+    """
+    CREATE TABLE versions (id INTEGER PRIMARY KEY, app TEXT NOT NULL, fingerprint TEXT NOT NULL, image TEXT NOT NULL,
+        at REAL NOT NULL, UNIQUE (app, fingerprint));
+    CREATE TABLE brought (image TEXT NOT NULL, name TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (image, name));
+    """,
 )
 _APPLICATION = 0x7265636F  # "reco"
 
 _HISTORY, _HISTORY_OF_APP, _ACCEPTED = 10_000, 200, 100  # rows kept
+_VERSIONS, _VERSIONS_OF_APP = 10_000, 20  # likewise
 _LOGS = 64 * 1024  # characters of log kept with a quarantine
 
 _DAMAGED = (
@@ -44,6 +50,7 @@ _DAMAGED = (
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(HistoryEntry))
 _COLUMNS = ", ".join(_FIELDS)
+_ADD_VERSION = "INSERT OR REPLACE INTO versions (app, fingerprint, image, at) VALUES (?, ?, ?, ?)"  # as the newest row
 _ADD = f"INSERT INTO history ({_COLUMNS}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608  (our field names)
 _LIST = f"SELECT {_COLUMNS} FROM history ORDER BY id DESC LIMIT ?"  # noqa: S608  (likewise)
 _LIST_APP = f"SELECT {_COLUMNS} FROM history WHERE app = ? ORDER BY id DESC LIMIT ?"  # noqa: S608  (likewise)
@@ -84,6 +91,8 @@ class SqliteStore:
                 quarantined={app: Quarantined(*row) for app, *row in connection.execute("SELECT * FROM quarantined")},
                 suspended={app: Suspended(*row) for app, *row in connection.execute("SELECT * FROM suspended")},
                 accepted=frozenset(row[0] for row in connection.execute("SELECT revision FROM accepted")),
+                versions=_versions(connection),
+                brought=_brought(connection),
             )
             self._memory_version = version
         return self._memory
@@ -93,9 +102,30 @@ class SqliteStore:
             self._memory_version = None
             self._database.write(*statements)
 
-    def record_applied(self, app: str, revision: str, fingerprint: str, at: float) -> None:
-        """An app is healthy at a revision."""
-        self._decide(("INSERT OR REPLACE INTO applied VALUES (?, ?, ?, ?)", (app, revision, fingerprint, at)))
+    def record_applied(self, app: str, revision: str, fingerprint: str, at: float, image: str = "") -> None:
+        """An app is healthy at a revision, and runs from an image of this id. Of its versions the last 20 are kept."""
+        applied = ("INSERT OR REPLACE INTO applied VALUES (?, ?, ?, ?)", (app, revision, fingerprint, at))
+        if not image:
+            self._decide(applied)
+            return
+        self._decide(
+            applied,
+            (_ADD_VERSION, (app, fingerprint, image, at)),
+            (
+                """DELETE FROM versions WHERE app = ? AND id <=
+                   (SELECT id FROM versions WHERE app = ? ORDER BY id DESC LIMIT 1 OFFSET ?)""",
+                (app, app, _VERSIONS_OF_APP),
+            ),
+            ("DELETE FROM versions WHERE id <= (SELECT max(id) FROM versions) - ?", (_VERSIONS,)),
+        )
+
+    def record_image(self, image: str, name: str, at: float) -> None:
+        """The agent brought an image to this host, pulled by this name."""
+        self._decide(("INSERT OR IGNORE INTO brought VALUES (?, ?, ?)", (image, name, at)))
+
+    def forget_image(self, image: str) -> None:
+        """An image is gone, or somebody else uses it too: it is not ours to remove any more."""
+        self._decide(("DELETE FROM brought WHERE image = ?", (image,)))
 
     def quarantine(self, app: str, entry: Quarantined) -> None:
         """A fingerprint failed."""
@@ -104,8 +134,15 @@ class SqliteStore:
         self._decide(("INSERT OR REPLACE INTO quarantined VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, logs)))
 
     def forget(self, app: str) -> None:
-        """An app is gone: applied and quarantine go; history stays, and so does a person's ``suspend``."""
-        self._decide(("DELETE FROM applied WHERE app = ?", (app,)), ("DELETE FROM quarantined WHERE app = ?", (app,)))
+        """An app is gone: applied and quarantine go; history stays, and so does a person's ``suspend``.
+
+        Its versions stay too, and tell when it went.
+        """
+        self._decide(
+            ("DELETE FROM applied WHERE app = ?", (app,)),
+            ("DELETE FROM quarantined WHERE app = ?", (app,)),
+            ("UPDATE versions SET at = (julianday('now') - 2440587.5) * 86400 WHERE app = ?", (app,)),
+        )
 
     def suspend(self, app: str, why: str, at: float) -> None:
         """Leave an app alone until ``resume``."""
@@ -171,6 +208,22 @@ class SqliteStore:
     def close(self) -> None:
         """Close the database; the next call opens it again."""
         self._database.close()
+
+
+def _versions(connection: sqlite3.Connection) -> dict[str, tuple[Version, ...]]:
+    """By app, in the order of writing, whatever the clock did: the last one first."""
+    found: dict[str, tuple[Version, ...]] = {}
+    for app, *row in connection.execute("SELECT app, fingerprint, image, at FROM versions ORDER BY id DESC"):
+        found[app] = (*found.get(app, ()), Version(*row))
+    return found
+
+
+def _brought(connection: sqlite3.Connection) -> dict[str, Brought]:
+    found: dict[str, Brought] = {}
+    for image, name, at in connection.execute("SELECT image, name, at FROM brought ORDER BY at"):
+        known = found.get(image, Brought(frozenset(), at))
+        found[image] = Brought(known.names | {name}, known.at)
+    return found
 
 
 def _text(value: object) -> object:

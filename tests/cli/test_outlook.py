@@ -6,6 +6,7 @@ import pytest
 from harness.plans import SITUATIONS, Situation
 
 from reconciler.cli.outlook import Outlook, forecast_exit_code, in_sync, outlook
+from reconciler.core.model import Brought
 
 
 def look(situation: Situation) -> Outlook:
@@ -64,3 +65,18 @@ def test_nginx_is_only_reloaded_for_routes() -> None:
 def test_a_host_without_nginx_says_nothing_of_it() -> None:
     situation = SITUATIONS["recreate"]()
     assert look(replace(situation, observed=replace(situation.observed, site=None))).nginx is None
+
+
+def test_an_image_that_goes_is_told_and_is_no_difference_by_itself() -> None:
+    (note,) = look(SITUATIONS["old-images"]()).notes
+    assert "registry.example.com/api:1" in note
+    calm, name = SITUATIONS["nothing-to-do"](), "registry.example.com/old:1"
+    engine = replace(calm.observed.engine, images={name: "sha256:old"})
+    brought = {"sha256:old": Brought(frozenset({name}), 0.0), "sha256:gone": Brought(frozenset({"gone:1"}), 0.0)}
+    situation = replace(
+        calm, observed=replace(calm.observed, engine=engine), memory=replace(calm.memory, brought=brought)
+    )
+    (note,) = look(situation).notes
+    assert name in note
+    assert look(situation).in_sync
+    assert forecast_exit_code(situation.forecast, situation.start) == 0

@@ -20,6 +20,7 @@ def test_book_keeping_is_not_worth_a_step() -> None:
     assert not noticeable(act.RecordApplied("shop", "", made))
     assert not noticeable(act.RecordPruned("shop", ""))
     assert not noticeable(act.RemoveLeftovers("", "", frozenset()))
+    assert not noticeable(act.CollectImage("", "", "sha256:1", frozenset()))
     assert not noticeable(act.RemoveContainer("shop", "", "1", "shop.before.12345678", ""))
     assert noticeable(act.RemoveContainer("shop", "", "1", "shop.1.12345678", ""))
     assert steps_of([act.RecordApplied("shop", "", made)], scene("upgrade")) == ()

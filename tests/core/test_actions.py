@@ -15,6 +15,7 @@ def test_what_ails_one_part_of_the_host_holds_up_no_other() -> None:
         act.StartNames("", ""),
         act.LoadSite("", "", "1", ()),
         act.RemoveLeftovers("", "", frozenset()),
+        act.CollectImage("", "", "sha256:1", frozenset()),
     ]
     assert tuple(act.lane(action) for action in actions) == act.HOST_LANES
 

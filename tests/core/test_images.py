@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.core.images import normalise, registry_of
+from reconciler.core.images import normalise, other_names, registry_of, repository_of
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -49,3 +49,23 @@ def test_a_reference_is_brought_to_the_form_that_docker_lists(written: str, list
 )
 def test_the_registry_is_the_first_part_that_looks_like_a_host(reference: str, registry: str) -> None:
     assert registry_of(reference) == registry
+
+
+@pytest.mark.parametrize(
+    ("names", "known", "others"),
+    [
+        ((), {"shop:1"}, []),
+        (("shop:1", "shop@sha256:ab"), {"shop:1"}, []),
+        (("shop:1", "shop:2", "shop@sha256:ab"), {"shop:1"}, ["shop:2"]),
+        (("a.example/shop:1", "b.example/shop@sha256:ab"), {"a.example/shop:1"}, ["b.example/shop@sha256:ab"]),
+        (("shop@sha256:ab", "shop@sha256:cd"), {"shop@sha256:ab"}, []),
+        (("shop:1",), {"shop@sha256:ab"}, ["shop:1"]),
+        (("127.0.0.1:5000/shop@sha256:ab",), {"127.0.0.1:5000/shop:1"}, []),
+    ],
+)
+def test_names_that_somebody_else_gave(names: tuple[str, ...], known: set[str], others: list[str]) -> None:
+    assert other_names(names, known) == others
+
+
+def test_a_repository_is_called_without_tag_and_digest() -> None:
+    assert repository_of("127.0.0.1:5000/team/shop:1@sha256:ab") == "127.0.0.1:5000/team/shop"

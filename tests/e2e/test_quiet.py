@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
-from harness.host import Host
+from harness.host import Host, make_app_images
+from harness.registry import Registry
 from harness.waiting import eventually
 
 from reconciler.cli import wiring
+from reconciler.core import retention
 from reconciler.settings import load_settings
 
 SECRETS = {"file": "secrets.sops.yaml", "environment": ["API_TOKEN"]}
@@ -72,3 +75,48 @@ def test_a_quiet_walk_asks_two_lists_and_the_remote_and_nothing_else(quiet: wiri
     # Young containers are inspected every five seconds; all that run here are.
     assert all(each.keys() - {"GET /containers/ID/json"} == TWO_LISTS.keys() for each in asked)
     assert TWO_LISTS in asked
+
+
+@pytest.fixture
+def registry(host: Host) -> Iterator[Registry]:
+    """It has two versions of an app that were never pulled to this host."""
+    made = Registry()
+    made.start()
+    make_app_images(host.engine, "away", ("1", "2"))
+    for version in ("1", "2"):
+        made.push(host.engine, f"away:{version}", f"shop:{version}")
+        host.client.api.remove_image(f"away:{version}")
+    yield made
+    made.destroy()
+
+
+def test_an_image_that_no_version_needs_goes_and_then_it_is_quiet(
+    host: Host, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "KEPT", 1)
+    before = {image["Id"] for image in host.client.api.images()}
+    host.write_settings()
+    made = wiring.Host(load_settings(host.config))
+    made.prober.start()
+
+    def deployed(reference: str) -> bool:
+        converged = made.cycle.run().converged
+        return converged and [c.attrs["Config"]["Labels"]["reconciler.image"] for c in host.containers()] == [reference]
+
+    first, second = (f"{registry.host}/shop:{version}" for version in ("1", "2"))
+    try:
+        for reference in (first, second):
+            host.deploy(image=reference, ingress=None)
+            made.cycle.fetch()
+            eventually(partial(deployed, reference), within=60, what=f"{reference} runs")
+        (left,) = [image for image in host.client.api.images() if image["Id"] not in before]
+        assert left["RepoTags"] == [second]
+        assert before <= {image["Id"] for image in host.client.api.images()}
+        calls = made.engine.calls.copy()
+        assert made.cycle.run().converged
+        assert (made.engine.calls - calls).keys() - {"GET /containers/ID/json"} == TWO_LISTS.keys()
+    finally:
+        made.prober.stop()
+        assert made.apply.stop(20)
+        made.engine.close()
+        made.store.close()

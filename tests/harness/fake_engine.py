@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from reconciler.core import ownership
-from reconciler.core.images import normalise, registry_of
+from reconciler.core.images import normalise, other_names, registry_of, repository_of
 from reconciler.core.model import Claim, Container, ContainerSpec, Credentials, EngineState, Limits
 from reconciler.errors import Failed, ReconcilerError, Refused, Unavailable
 
@@ -83,8 +83,26 @@ class FakeEngine:
     def pull(self, reference: str, credentials: Credentials | None) -> str:
         self._called("pull")
         identity = self._ask_registry(reference, credentials)
-        self._machine.images[normalise(reference)] = identity
+        name = normalise(reference)
+        self._machine.images[name] = identity
+        self._machine.images[f"{repository_of(name)}@{identity}"] = (
+            identity  # a registry's digest is another, as a rule
+        )
         return identity
+
+    def images(self) -> frozenset[str]:
+        self._called("images")
+        return frozenset(self._machine.images.values())
+
+    def collect_image(self, image: str, names: Collection[str]) -> None:
+        self._called("collect_image")
+        machine = self._machine
+        called = [name for name, known in machine.images.items() if known == image]
+        made = any(container.image == image for container in machine.containers.values())
+        if made or other_names(called, names):
+            raise Refused(f"the image {', '.join(sorted(names))} stays on this host", reason="ImageInUse")
+        for name in called:
+            del machine.images[name]
 
     def resolve_user(self, image: str, user: str | None) -> tuple[int, int]:
         self._called("resolve_user")
@@ -196,6 +214,10 @@ class FakeEngine:
         """As ``docker rmi``."""
         del self._machine.images[normalise(reference)]
 
+    def tag(self, image: str, reference: str) -> None:
+        """As ``docker tag``."""
+        self._machine.images[normalise(reference)] = image
+
     def publish(self, reference: str, *, credentials: tuple[str, bytes] | None = None, version: str = "") -> str:
         """An image that a pull will find; its id. ``version`` makes another image of the same name."""
         identity = _hash("image", reference, version)
@@ -215,9 +237,10 @@ class FakeEngine:
         address: str | None = None,
         ports: Sequence[tuple[str, int]] = (),
         labels: Mapping[str, str] | None = None,
+        image: str = "",
     ) -> str:
         """A running container that somebody else made; its id."""
-        identity = self._add(name, _hash("foreign"), address, labels or {})
+        identity = self._add(name, image or _hash("foreign"), address, labels or {})
         self._run(identity, tuple(ports))
         return identity
 

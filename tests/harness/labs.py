@@ -73,6 +73,15 @@ class Lab(Protocol):
     def publish(self, name: str, *, password: bool = False) -> str:
         """Put an image into a registry and take it from the engine; its reference."""
 
+    def publish_new(self, name: str) -> str:
+        """Put an image into a registry that was never on this engine; its reference."""
+
+    def tag(self, image: str, name: str) -> None:
+        """Give an image one more name."""
+
+    def use(self, image: str, name: str) -> str:
+        """A container that somebody else made of an image, and did not start."""
+
     def reference(self, name: str) -> str:
         """A reference into the registry."""
 
@@ -150,6 +159,19 @@ class FakeLab:
         reference = f"registry.example.com/{name}"
         self._fake.publish(reference, credentials=(USERNAME, PASSWORD.encode()) if password else None)
         return reference
+
+    def publish_new(self, name: str) -> str:
+        reference = f"registry.example.com/{name}"
+        self._fake.publish(reference, version=os.urandom(8).hex())
+        return reference
+
+    def tag(self, image: str, name: str) -> None:
+        self._fake.tag(image, name)
+
+    def use(self, image: str, name: str) -> str:
+        made = self._fake.foreign(name, image=image)
+        self._fake.stop_by_hand(made)
+        return made
 
     def reference(self, name: str) -> str:
         return f"registry.example.com/{name}"
@@ -273,6 +295,19 @@ class RealLab:
 
     def publish(self, name: str, *, password: bool = False) -> str:
         return self._registry(password).push(self._private, self.image, name)
+
+    def publish_new(self, name: str) -> str:
+        self._private.import_image("new:1", files={"etc/new": os.urandom(64)})
+        reference = self._registry(False).push(self._private, "new:1", name)
+        self._api.remove_image("new:1")
+        return reference
+
+    def tag(self, image: str, name: str) -> None:
+        repository, _, tag = name.rpartition(":")
+        self._api.tag(image, repository, tag)
+
+    def use(self, image: str, name: str) -> str:
+        return str(self._api.create_container(image, ["true"], name=name)["Id"])
 
     def reference(self, name: str) -> str:
         return f"{self._registry(False).host}/{name}"

@@ -12,6 +12,7 @@ from reconciler.core.model import (
     App,
     Blocked,
     BrokenManifest,
+    Brought,
     Commit,
     Container,
     File,
@@ -31,6 +32,7 @@ from reconciler.core.model import (
     Suspended,
     Target,
     Task,
+    Version,
     Volume,
 )
 from reconciler.core.plan import Plan, plan
@@ -337,6 +339,21 @@ def elsewhere() -> Situation:
     return replace(situation, asked=replace(situation.asked, catalog=catalog))
 
 
+def old_images() -> Situation:
+    """The sixth version: the image of the first may go."""
+    api = app("api", image="registry.example.com/api:5")
+    before = running(api)
+    names = [f"registry.example.com/api:{number}" for number in range(1, 7)]
+    engine = replace(before.observed.engine, images={name: f"sha256:{name}" for name in names})
+    older = (Version(f"older{number}", f"sha256:{names[number - 1]}", NOW) for number in (4, 3, 2, 1))
+    return on(
+        replace(before, observed=replace(before.observed, engine=engine)),
+        asked(new(replace(api, image=names[-1]))),
+        versions={"api": (*before.memory.versions["api"], *older)},
+        brought={f"sha256:{name}": Brought(frozenset({name}), NOW) for name in names},
+    )
+
+
 def odd_words() -> Situation:
     """A commit and an error text that would like to be more than text."""
     blocked = Blocked("ImageNotFound", "no such image\x1b[2J\nshop: all fine \u202e")
@@ -375,6 +392,7 @@ SITUATIONS: Mapping[str, Callable[[], Situation]] = {
         failing,
         waiting,
         elsewhere,
+        old_images,
         odd_words,
     )
 }

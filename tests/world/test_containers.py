@@ -11,7 +11,7 @@ from harness.labs import FakeLab, Lab, RealLab, claim, seen
 from harness.registry import PASSWORD, USERNAME, Registry
 from harness.waiting import eventually
 
-from reconciler.core.images import normalise
+from reconciler.core.images import normalise, repository_of
 from reconciler.core.model import ContainerSpec, HealthCommand, Limits, Mount, PublishedPort, Secret
 from reconciler.errors import Failed, ReconcilerError, Refused, Unavailable
 
@@ -411,6 +411,56 @@ def test_an_unknown_image_or_tag_is_said_so(lab: Lab) -> None:
 def test_a_registry_that_is_down_is_tried_again_later(lab: Lab) -> None:
     reference = lab.unreachable()
     assert refusal(lambda: lab.engine.pull(reference, None), Unavailable).reason == "RegistryUnavailable"
+
+
+def test_an_image_that_was_pulled_goes_with_all_its_names(lab: Lab) -> None:
+    reference = lab.publish_new("shop:7")
+    before = lab.engine.images()
+    image = lab.engine.pull(reference, None)
+    assert lab.engine.images() == before | {image}
+    lab.engine.collect_image(image, {reference})
+    assert lab.engine.images() == before
+    assert image not in lab.engine.observe().images.values()
+    lab.engine.collect_image(image, {reference})  # twice is no error
+    assert lab.engine.pull(reference, None) == image
+
+
+def test_an_image_whose_tag_has_moved_goes_and_its_successor_stays(lab: Lab) -> None:
+    pulled = [lab.engine.pull(lab.publish_new("shop:8"), None) for _ in range(2)]
+    reference = lab.reference("shop:8")
+    names = [name for name, image in lab.engine.observe().images.items() if image == pulled[0]]
+    assert len(names) == 1
+    assert names[0].startswith(f"{repository_of(reference)}@sha256:")
+    lab.engine.collect_image(pulled[0], {reference})
+    assert pulled[0] not in lab.engine.images()
+    assert lab.engine.observe().images[reference] == pulled[1]
+
+
+def test_an_image_that_was_pulled_by_several_names_goes_when_all_are_ours(lab: Lab) -> None:
+    reference, same, other = lab.publish_new("shop:9"), lab.reference("shop:stable"), lab.reference("prod/shop:9")
+    image = lab.engine.pull(reference, None)
+    lab.tag(image, same)
+    lab.tag(image, other)
+    everything = lab.engine.observe().images
+    for names in ({reference}, {reference, same}):
+        assert refusal(lambda names=names: lab.engine.collect_image(image, names), Refused).reason == "ImageInUse"  # type: ignore[misc]
+    assert lab.engine.observe().images == everything
+    lab.engine.collect_image(image, {reference, same, other})
+    assert image not in lab.engine.images()
+
+
+@pytest.mark.parametrize("tags", [1, 2])
+def test_an_image_of_which_a_container_was_made_is_left_as_it_is(lab: Lab, tags: int) -> None:
+    reference, same = lab.publish_new("shop:10"), lab.reference("shop:stable")
+    image = lab.engine.pull(reference, None)
+    if tags > 1:
+        lab.tag(image, same)
+    lab.use(image, "somebody")
+    everything = lab.engine.observe().images
+    error = refusal(lambda: lab.engine.collect_image(image, {reference, same}), Refused)
+    assert error.reason == "ImageInUse"
+    assert reference in error.message
+    assert lab.engine.observe().images == everything
 
 
 @pytest.mark.parametrize(

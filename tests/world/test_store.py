@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from harness.disks import small_disk
 
-from reconciler.core.model import Applied, Memory, Quarantined, Suspended
+from reconciler.core.model import Applied, Brought, Memory, Quarantined, Suspended, Version
+from reconciler.database import Database
 from reconciler.errors import Unavailable
 from reconciler.protocols import HistoryEntry
-from reconciler.world.store import SqliteStore
+from reconciler.world.store import _APPLICATION, _MIGRATIONS, SqliteStore
 
 BAD = Quarantined("f2", "CrashLoop", "exited with 1", "r2", 20.0, "last words")
 
@@ -89,6 +90,52 @@ def test_forgetting_an_app_keeps_its_history_and_what_a_person_said(store: Sqlit
     store.forget("shop")
     assert decisions(store) == Memory(suspended={"shop": Suspended(2.0, "holiday")})
     assert len(store.history("shop", 10)) == 1
+
+
+def test_versions_are_told_the_last_one_first_and_bounded(store: SqliteStore, command_line: SqliteStore) -> None:
+    for number in range(25):
+        store.record_applied("shop", "r", f"f{number}", float(number), f"sha256:{number}")
+    store.record_applied("shop", "r", "f10", 1.0, "sha256:10")  # back again, by a clock that was put back
+    store.record_applied("db", "r", "f", 2.0)
+    versions = command_line.memory().versions
+    assert versions.keys() == {"shop"}
+    assert [version.fingerprint for version in versions["shop"][:3]] == ["f10", "f24", "f23"]
+    assert versions["shop"][0] == Version("f10", "sha256:10", 1.0)
+    assert len(versions["shop"]) == 20
+
+
+def test_versions_of_an_app_that_is_gone_stay_and_tell_since_when(store: SqliteStore) -> None:
+    store.record_applied("shop", "r", "f", 1.0, "sha256:1")
+    store.forget("shop")
+    (version,) = store.memory().versions["shop"]
+    assert abs(version.at - time.time()) < 60
+
+
+def test_images_that_we_brought_are_known_by_all_their_names(store: SqliteStore, command_line: SqliteStore) -> None:
+    store.record_image("sha256:1", "shop:1", 1.0)
+    store.record_image("sha256:1", "shop:stable", 2.0)
+    store.record_image("sha256:1", "shop:1", 3.0)
+    store.record_image("sha256:2", "db:1", 4.0)
+    assert command_line.memory().brought == {
+        "sha256:1": Brought(frozenset({"shop:1", "shop:stable"}), 1.0),
+        "sha256:2": Brought(frozenset({"db:1"}), 4.0),
+    }
+    command_line.forget_image("sha256:1")
+    command_line.forget_image("unknown")
+    assert store.memory().brought.keys() == {"sha256:2"}
+
+
+def test_a_store_of_the_first_version_is_taken_over(path: Path) -> None:
+    first = Database(path, what="the store", application=_APPLICATION, migrations=_MIGRATIONS[:1])
+    first.write(("INSERT INTO applied VALUES (?, ?, ?, ?)", ("shop", "r1", "f1", 1.0)))
+    first.close()
+    store = SqliteStore(path)
+    try:
+        assert decisions(store) == Memory(applied={"shop": Applied("r1", "f1", 1.0)})
+        store.record_applied("shop", "r1", "f1", 2.0, "sha256:1")
+        assert store.memory().versions == {"shop": (Version("f1", "sha256:1", 2.0),)}
+    finally:
+        store.close()
 
 
 def test_memory_is_the_same_object_until_somebody_writes(store: SqliteStore, command_line: SqliteStore) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,6 +89,14 @@ class DockerEngine:
     def pull(self, reference: str, credentials: Credentials | None) -> str:
         """Pull an image and return its id."""
         return self._images.pull(reference, credentials)
+
+    def images(self) -> frozenset[str]:
+        """Ids of all images, asked now."""
+        return self._images.identities()
+
+    def collect_image(self, image: str, names: Collection[str]) -> None:
+        """Remove an image that is called nothing but ``names``; Refused (``ImageInUse``) when somebody else uses it."""
+        self._images.collect(image, names)
 
     def resolve_user(self, image: str, user: str | None) -> tuple[int, int]:
         """Numeric user and group that a container of this image runs as."""

@@ -1,4 +1,4 @@
-"""Images: fetched from registries, and asked for the user they run as."""
+"""Images: fetched from registries, asked for the user they run as, and removed when nobody needs them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import re
 import secrets
 import tarfile
 import time
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from reconciler.core.images import registry_of
+from reconciler.core.images import normalise, other_names, registry_of, repository_of
 from reconciler.core.model import Credentials
 from reconciler.core.ownership import TEMPORARY, is_temporary, temporary
-from reconciler.errors import Failed, ReconcilerError, Unavailable
-from reconciler.world.containers.clients import NOT_FOUND, Answered, Clients
+from reconciler.errors import Failed, ReconcilerError, Refused, Unavailable
+from reconciler.world.containers.clients import CONFLICT, NOT_FOUND, Answered, Clients
 
 if TYPE_CHECKING:
     from reconciler.world.containers.wire import Client
@@ -46,6 +46,40 @@ class Images:
                 return str(client.inspect_image(reference)["Id"])
         except Answered as answer:
             raise _registry_error(reference, answer, credentials) from answer
+
+    # --- those that nobody needs
+
+    def identities(self) -> frozenset[str]:
+        """Ids of all images, asked now."""
+        with self._clients.speaking("list images") as client:
+            return frozenset(each["Id"] for each in client.images())
+
+    def collect(self, image: str, names: Collection[str]) -> None:
+        """Remove an image that is called nothing but ``names``. No error when it is gone.
+
+        By its id and never by force: so the engine itself refuses where in this very moment a container is made of it,
+        another image builds on it, or a person gives it a name.
+
+        Raises:
+            Refused: ``ImageInUse``.
+        """
+        try:
+            with self._clients.speaking(f"remove image {image[:19]}") as client:
+                inspected = client.inspect_image(image)
+                tags, digests = _names(inspected, "RepoTags"), _names(inspected, "RepoDigests")
+                others = other_names(map(normalise, (*tags, *digests)), names)
+                if others:
+                    raise _in_use(names, f"it is called {', '.join(others)} too")
+                spare = _spare_names(tags, digests)
+                if spare and client.containers(all=True, quiet=True, filters={"ancestor": image}):
+                    raise _in_use(names, "a container was made of it")
+                for name in (*spare, image):
+                    client.remove_image(name, noprune=True)  # what it was built from, on this host, is a person's
+        except Answered as answer:
+            if answer.status == CONFLICT:
+                raise _in_use(names, answer.text) from answer
+            if answer.status != NOT_FOUND:
+                raise
 
     # --- users
 
@@ -92,6 +126,20 @@ class Images:
             name = each["Names"][0].lstrip("/")
             if is_temporary(name, each["Labels"], self._key) and time.time() - each["Created"] > _LEFTOVER:
                 client.remove_container(each["Id"], v=True, force=True)
+
+
+def _names(inspected: Mapping[str, Any], kind: str) -> list[str]:
+    return sorted(name for name in inspected.get(kind) or () if not name.startswith("<none>"))
+
+
+def _spare_names(tags: Sequence[str], digests: Sequence[str]) -> list[str]:
+    """All but one tag, and digests of other repositories than its: with those the engine removes nothing by id."""
+    kept = repository_of(next(iter((*tags, *digests)), ""))
+    return [*(digest for digest in digests if repository_of(digest) != kept), *tags[1:]]
+
+
+def _in_use(names: Collection[str], why: str) -> Refused:
+    return Refused(f"the image {', '.join(sorted(names))} stays on this host: {why}", reason="ImageInUse")
 
 
 def find_user(passwd: str, groups: str, name: str, group: str, image: str) -> tuple[int, int]:

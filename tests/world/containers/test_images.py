@@ -14,7 +14,7 @@ from harness.scripted_engine import ScriptedEngine, error, silence, trickle
 
 from reconciler.core import ownership
 from reconciler.core.model import Secret
-from reconciler.errors import Failed, ReconcilerError, Unavailable
+from reconciler.errors import Failed, ReconcilerError, Refused, Unavailable
 from reconciler.world.containers import DockerEngine, images, wire
 
 REFERENCE = "registry.example.com/shop:1"
@@ -267,6 +267,105 @@ def test_a_pull_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(Unavailable, match=f"pulling {REFERENCE} took longer than") as caught:
             ours.pull(REFERENCE, None)
         assert caught.value.reason == "RegistryUnavailable"
+        ours.close()
+
+
+# --- those that nobody needs
+
+
+@pytest.fixture
+def pulled(ours: DockerEngine, engine: PrivateEngine, registry: Registry) -> tuple[str, str]:
+    """An image that was never here before: reference and id."""
+    engine.import_image("new:1", files={"etc/new": os.urandom(64)})
+    reference = registry.push(engine, "new:1", "old/shop:1")
+    client = engine.client()
+    client.api.remove_image("new:1")
+    client.close()
+    return reference, ours.pull(reference, None)
+
+
+def a_tag(api: docker.APIClient, image: str) -> None:
+    api.tag(image, "kept", "1")
+
+
+def a_container(api: docker.APIClient, image: str) -> None:
+    api.create_container(image, ["true"], name="quick")
+
+
+def a_child(api: docker.APIClient, image: str) -> None:
+    made = api.create_container(image, ["true"])["Id"]
+    api.commit(made, repository="child", tag="1")
+    api.remove_container(made)
+
+
+@pytest.mark.parametrize("somebody", [a_tag, a_container, a_child])
+@pytest.mark.parametrize("between", [False, True], ids=["before", "between look and removal"])
+def test_an_image_that_somebody_has_begun_to_use_stays(
+    ours: DockerEngine,
+    api: docker.APIClient,
+    pulled: tuple[str, str],
+    somebody: Callable[[docker.APIClient, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    between: bool,
+) -> None:
+    reference, image = pulled
+    if between:
+        look = wire.Client.inspect_image
+
+        def and_then(client: wire.Client, name: str) -> dict[str, Any]:
+            found = look(client, name)
+            somebody(api, image)
+            return found
+
+        monkeypatch.setattr(wire.Client, "inspect_image", and_then)
+    else:
+        somebody(api, image)
+    try:
+        with pytest.raises(Refused, match=f"the image {reference} stays on this host: ") as caught:
+            ours.collect_image(image, {reference})
+        assert caught.value.reason == "ImageInUse"
+        assert ours.observe().images[reference] == image
+    finally:
+        for container in api.containers(all=True, filters={"ancestor": image}):
+            api.remove_container(container["Id"], force=True)
+        for name in references(api) & {"child:1", "kept:1"}:
+            api.remove_image(name)
+
+
+def test_an_image_that_was_pulled_by_its_digest_goes(ours: DockerEngine, pulled: tuple[str, str]) -> None:
+    reference, image = pulled
+    digest = ours.observe().digests[image]
+    ours.collect_image(image, {reference})
+    assert ours.pull(digest, None) == image
+    assert [name for name, known in ours.observe().images.items() if known == image] == [digest]
+    ours.collect_image(image, {digest})
+    assert image not in ours.images()
+
+
+def test_what_it_was_built_from_on_this_host_stays(
+    ours: DockerEngine, engine: PrivateEngine, api: docker.APIClient
+) -> None:
+    parent = engine.import_image("base:1", files={"etc/base": os.urandom(64)})
+    a_child(api, parent)
+    child = ours.observe().images["child:1"]
+    api.remove_image("base:1")  # only its name: the child needs it
+    ours.collect_image(child, {"child:1"})
+    assert child not in ours.images()
+    api.remove_image(parent)  # it is there
+
+
+def test_an_engine_that_cannot_remove_is_asked_again_later() -> None:
+    answers = {
+        "GET /images/sha256:1/json": lambda: (200, {"Id": "sha256:1", "RepoTags": ["shop:1"], "RepoDigests": None}),
+        "DELETE /images/sha256:1": error(500, "device or resource busy"),
+    }
+    with ScriptedEngine(answers) as scripted:
+        ours = DockerEngine(scripted.socket, NETWORK, SUBNET, KEY, ())
+        with pytest.raises(Unavailable, match="device or resource busy"):
+            ours.collect_image("sha256:1", {"shop:1"})
+        scripted.answers["DELETE /images/sha256:1"] = error(404, "No such image")
+        ours.collect_image("sha256:1", {"shop:1"})
         ours.close()
 
 
