@@ -57,6 +57,7 @@ T = TypeVar("T")
 _ATTEMPTS_WHILE_DOWN = 6
 """So often, within about a minute, a version is tried for which the old one had to stop."""
 _KEEP_EVERY = 60.0  # seconds
+_QUIET = 3600.0  # seconds; images of apps that are gone go after days
 _GONE_WHILE_SUSPENDED = "the repository no longer names it, but it is suspended and stays"
 _NOTICES = frozenset({"StoreDamaged", "ImageNotRemoved"})
 """Faults that a person should know of, but that hold up nothing."""
@@ -155,7 +156,7 @@ class Cycle:
         self._standing: dict[str, tuple[AppStatus, AppStatus]] = {}
         self._said: dict[str, tuple[str, str]] = {}
         self._kept = ("", 0.0)
-        self._quiet: tuple[tuple[Wanted, Observed, Memory], Plan] | None = None
+        self._quiet: tuple[tuple[Wanted, Observed, Memory], Plan, float] | None = None
         self.status: HostStatus | None = None
         """Where everything stands, after the last cycle."""
 
@@ -248,12 +249,12 @@ class Cycle:
         return View(commit, wanted, observed, memory, made)
 
     def _plan(self, wanted: Wanted, observed: Observed, memory: Memory) -> Plan:
-        """The next steps. Where none was left and none was waited for, time alone brings no new one."""
-        looked = (wanted, observed, memory)
-        if self._quiet is not None and self._quiet[0] == looked:
+        """The next steps. Where none was left and none was waited for, an hour alone brings no new one."""
+        looked, now = (wanted, observed, memory), self._world.clock()
+        if self._quiet is not None and 0 <= now - self._quiet[2] < _QUIET and self._quiet[0] == looked:
             return self._quiet[1]
-        made = plan(*looked, self._rules.subnet, self._world.clock(), self._rules.timing)
-        self._quiet = (looked, made) if made.converged and made.wake_at is None else None
+        made = plan(*looked, self._rules.subnet, now, self._rules.timing)
+        self._quiet = (looked, made, now) if made.converged and made.wake_at is None else None
         return made
 
     def _catalog(self, revision: str) -> Catalog:
