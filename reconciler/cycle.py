@@ -268,20 +268,21 @@ class Cycle:
             )
         return catalog
 
-    def _before(self, targets: Mapping[str, Target], engine: EngineState, memory: Memory) -> frozenset[str]:
-        """The apps that this host had when those that are to go were applied last; empty when none is to go."""
+    def _before(self, targets: Mapping[str, Target], engine: EngineState, memory: Memory) -> dict[str, tuple[str, ...]]:
+        """The apps that this host had when those that are to go were applied last, and what each depended on."""
         claims = [container.claim for container in engine.containers if container.owned and container.claim]
         gone = {claim.app: claim.revision for claim in claims if claim.app not in targets}
         revisions = {memory.applied[name].revision if name in memory.applied else gone[name] for name in gone}
-        before: set[str] = set()
+        before: dict[str, tuple[str, ...]] = {}
         for revision in revisions:
             try:
                 catalog = self._read_catalog(self._world.source.tree(revision))
             except ReconcilerError as error:
                 log.warning("revision %s cannot be read: %s", revision[:8], error)
                 continue
-            before |= {name for name, app in catalog.apps.items() if belongs(app, self._rules.host, catalog.fleet)}
-        return frozenset(before)
+            here = (app for app in catalog.apps.values() if belongs(app, self._rules.host, catalog.fleet))
+            before |= {app.name: app.depends_on for app in here}
+        return before
 
     def _memory(self) -> Memory:
         return replace(

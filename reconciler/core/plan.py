@@ -24,7 +24,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.ownership import by_app
 from reconciler.core.readiness import health_of
-from reconciler.core.removals import PRUNE_BLOCKED, Refusal, refused_removals
+from reconciler.core.removals import PRUNE_BLOCKED, Refusal, refused_removals, still_needed
 from reconciler.core.retention import unneeded
 from reconciler.core.retiring import clear_failed, removal, unattended
 from reconciler.core.rollout import next_steps
@@ -319,9 +319,12 @@ def _needs(facts: Facts, wanted: Wanted, memory: Memory, refused: Refusal | None
         if refused and name in refused[0]:
             return Step(stalled=True).say(PRUNE_BLOCKED, refused[1])
         elsewhere = name in wanted.catalog.apps
-        return removal(
-            facts, "its hosts do not name this one any more" if elsewhere else "the repository no longer names it"
-        )
+        why = "its hosts do not name this one any more" if elsewhere else "the repository no longer names it"
+        owned, _ = by_app(facts.observed.engine.containers)
+        first = still_needed(name, wanted, owned)
+        if first:
+            return Step().say("Pruning", f"{why}; first goes what needs it: {', '.join(first)}")
+        return removal(facts, why)
     if facts.target.pull is not None and facts.target.blocked is None:
         return _pull(facts, Step(), facts.target.pull, memory)
     if facts.target.desired is None:

@@ -32,7 +32,7 @@ def refused_removals(wanted: Wanted, containers: Iterable[Container], memory: Me
             f"nothing is removed until it is mended"
         )
     # Against what was there before the commit: new apps beside them make a removal no smaller.
-    before = wanted.before | gone if wanted.before else frozenset(there)
+    before = wanted.before.keys() | gone if wanted.before else there
     many = len(gone) > 2 and len(gone) * 2 > len(before)  # noqa: PLR2004  (DESIGN: more than half, and more than two)
     if (many or gone == before) and wanted.revision not in memory.accepted:
         return frozenset(gone), (
@@ -40,6 +40,15 @@ def refused_removals(wanted: Wanted, containers: Iterable[Container], memory: Me
             f"removed until a person accepts it: reconciler accept {wanted.revision[:8]}"
         )
     return None
+
+
+def still_needed(name: str, wanted: Wanted, owned: Mapping[str, tuple[Container, ...]]) -> list[str]:
+    """Apps that go too, depended on this one, and still run: they go first."""
+    return sorted(
+        other
+        for other, dependencies in wanted.before.items()
+        if name in dependencies and other not in wanted.targets and other in owned
+    )
 
 
 def _is_held(target: Target) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reconciler.core.model import Catalog, Target
 from reconciler.core.routes import Clash
@@ -20,8 +20,9 @@ class Wanted:
     generation: str
     """Id of nginx's configuration for ``targets``; empty when this host serves no ingress."""
     site_files: tuple[tuple[str, str], ...] = ()
-    before: frozenset[str] = frozenset()
-    """Apps that this host had when those that are to go were applied last; empty when that is not known."""
+    before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Apps that this host had when those that are to go were applied last, and what they depended on; empty when that
+    is not known."""
     clashes: tuple[Clash, ...] = ()
     """Paths that two apps want."""
     routes_unknown: tuple[str, ...] = ()

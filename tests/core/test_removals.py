@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from harness.builders import NOW, SUBNET, app, converged, desired, kinds, steps, wanted
 
+from reconciler.core import actions as act
 from reconciler.core.model import Blocked, BrokenManifest, Target
 from reconciler.core.removals import PRUNE_BLOCKED
 from reconciler.core.simulate import forecast
@@ -38,10 +39,23 @@ def test_mass_removal_waits_for_a_person() -> None:
 def test_replacing_every_app_by_new_ones_is_a_mass_removal_also_once_the_new_ones_run() -> None:
     old, new = [desired(app(name)) for name in ("a", "b", "c")], [desired(app(name)) for name in ("d", "e", "f", "g")]
     before = converged(*old)
-    asked = replace(wanted(*new, revision="b" * 40), before=frozenset({"a", "b", "c"}))
+    asked = replace(wanted(*new, revision="b" * 40), before={"a": (), "b": (), "c": ()})
     end = forecast(asked, before.observed, before.memory, SUBNET, LATER)
     assert end.end.prune_blocked == 3
     assert {c.name[0] for c in end.observed.engine.containers} == set("abcdefg")
+
+
+def test_what_needs_an_app_goes_before_it() -> None:
+    db, api, web = app("db"), app("api", depends_on=("db",)), app("web", depends_on=("api", "db"))
+    rest = [desired(app(name)) for name in ("x", "y", "z")]
+    before = converged(desired(db), desired(api), desired(web), *rest)
+    known = {one.name: one.depends_on for one in (db, api, web, *(one.app for one in rest))}
+    asked = replace(wanted(*rest, revision="b" * 40), before=known)
+    made = steps(asked, before.observed, before.memory, LATER)
+    assert "first goes what needs it: api, web" in made.statuses["db"].message
+    end = forecast(asked, before.observed, before.memory, SUBNET, LATER)
+    gone = [event.action.app for event in end.events if isinstance(event.action, act.RecordPruned)]
+    assert gone == ["web", "api", "db"]
 
 
 def test_a_manifest_that_cannot_be_read_bars_every_removal() -> None:
