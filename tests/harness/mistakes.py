@@ -11,7 +11,7 @@ from harness.rollouts import Rollouts, Seen, upgrade_one
 
 _IMPATIENT = """
 from reconciler.cli import main, wiring
-from reconciler.core.rollout import Timing
+from reconciler.core.step import Timing
 from reconciler.cycle import Rules
 wiring.Rules = lambda host, subnet: Rules(host, subnet, Timing(settle=0.0))
 main()
