@@ -272,17 +272,20 @@ class Cycle:
         """The apps that this host had when those that are to go were applied last, and what each depended on."""
         claims = [container.claim for container in engine.containers if container.owned and container.claim]
         gone = {claim.app: claim.revision for claim in claims if claim.app not in targets}
-        revisions = {memory.applied[name].revision if name in memory.applied else gone[name] for name in gone}
+        revisions = {name: memory.applied[name].revision if name in memory.applied else gone[name] for name in gone}
         before: dict[str, tuple[str, ...]] = {}
-        for revision in revisions:
+        needs: dict[str, tuple[str, ...]] = {}
+        for revision in sorted(set(revisions.values())):
             try:
                 catalog = self._read_catalog(self._world.source.tree(revision))
             except ReconcilerError as error:
                 log.warning("revision %s cannot be read: %s", revision[:8], error)
                 continue
-            here = (app for app in catalog.apps.values() if belongs(app, self._rules.host, catalog.fleet))
-            before |= {app.name: app.depends_on for app in here}
-        return before
+            here = {n: a.depends_on for n, a in catalog.apps.items() if belongs(a, self._rules.host, catalog.fleet)}
+            before |= here
+            needs |= {name: here.get(name, ()) for name in gone if revisions[name] == revision}
+        # Of different revisions they may need each other; who would wait for ever goes by name.
+        return before | needs
 
     def _memory(self) -> Memory:
         return replace(

@@ -201,6 +201,7 @@ class Database:
                     self._migrate(connection)
                 else:
                     self._check(connection)
+                    connection = self._as_new(connection)
             except (sqlite3.Error, _Damaged):
                 connection.close()
             except BaseException:
@@ -211,6 +212,16 @@ class Database:
                 return _Session(connection, lease, file, obstacle)
         os.close(lease)
         raise obstacle
+
+    def _as_new(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """What an older version of us wrote, brought up to date in memory: the disk takes no writes."""
+        if _pragma(connection, "user_version") == len(self._migrations):
+            return connection
+        copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        connection.backup(copy)
+        connection.close()
+        self._migrate(copy)
+        return copy
 
     def _readable_sources(self, file: tuple[int, int] | None, obstacle: Unavailable) -> list[str]:
         if file is None:

@@ -43,12 +43,26 @@ def refused_removals(wanted: Wanted, containers: Iterable[Container], memory: Me
 
 
 def still_needed(name: str, wanted: Wanted, owned: Mapping[str, tuple[Container, ...]]) -> list[str]:
-    """Apps that go too, depended on this one, and still run: they go first."""
+    """Apps that go too, or would if they were not suspended, depended on this one, and still run: they go first."""
+    stays = {
+        app for app, target in wanted.targets.items() if not target.blocked or target.blocked.reason != "Suspended"
+    }
     return sorted(
         other
         for other, dependencies in wanted.before.items()
-        if name in dependencies and other not in wanted.targets and other in owned
+        if name in dependencies and other not in stays and other in owned and other not in _all_needs(name, wanted)
     )
+
+
+def _all_needs(name: str, wanted: Wanted) -> set[str]:
+    """What an app depended on, all the way. Apps of different revisions may need each other: then nobody waits."""
+    found: set[str] = set()
+    look = [name]
+    while look:
+        fresh = set(wanted.before.get(look.pop(), ())) - found
+        found |= fresh
+        look += fresh
+    return found
 
 
 def _is_held(target: Target) -> bool:

@@ -61,6 +61,9 @@ class _Rollout:
         self.desired: DesiredApp = desired
         self.app = desired.app
         self.strategy = strategy_of(self.app)[0]
+        before = facts.target.previous
+        if self.strategy == "rolling" and before is not None and _ports(before.app) != _ports(self.app):
+            self.strategy = "blue_green"  # nginx knows one port of an app at a time
         self.step_ = Step()
         replicas = [c for c in facts.containers if c.claim and c.claim.role == "replica"]
         self.tasks = [c for c in facts.containers if c.claim and c.claim.role == "task"]
@@ -77,14 +80,16 @@ class _Rollout:
         self.is_applied = (
             facts.target.blocked is not None
             or (facts.applied is not None and facts.applied.fingerprint == desired.fingerprint)
-            or (serves and not (self.strategy == "rolling" and self.old_versions))  # its first batch may serve already
+            or (serves and not self.old_versions)  # it may fall over as soon as it serves
         )
         self.drift = self.is_applied and not self.retiring
         self.ready = {slot: is_ready(c, self.app, facts.observed, facts.now) for slot, c in self.current.items()}
         well = sum(ready for ready, *_ in self.ready.values())
         self.all_ready = well == self.app.replicas
         # How many old ones must stay until more of the new ones are ready.
-        places = self.app.replicas - well if self.strategy == "rolling" else 0 if self.all_ready else len(self.retiring)
+        places = 0 if self.all_ready else len(self.retiring)
+        if self.strategy == "rolling" and (well or not self.old_versions):
+            places = self.app.replicas - well
         self.kept = self._kept()
         first = sorted(self.retiring, key=lambda c: (c.address not in self.kept, *self._replaced(c)))
         self.staying, self.leaving = first[:places], first[places:]
@@ -282,7 +287,7 @@ class _Rollout:
         What ails one may ail all, and then a restart helps nobody: so each has its time to get well, and the next one
         waits longer.
         """
-        if not self.is_applied or self.retiring or self.step_.actions:
+        if not self.is_applied or self.step_.actions:
             return
         health, observed, now = self.app.health, self.facts.observed, self.facts.now
         sick = [c for c in self.current.values() if c.state == "running" and is_sick(c, self.app, observed)]
@@ -291,7 +296,7 @@ class _Rollout:
         if fresh:
             self.step_.wait(min(c.started_at for c in fresh) + patience, "", "")
         elif sick:
-            one = min(sick, key=lambda c: (c.address in self.name_state.written, c.started_at))
+            one = min(sick, key=lambda c: c.started_at)
             others = set(self.name_state.written) - {one.address}
             leaves = bool(others) and any(ready for ready, *_ in self.ready.values())
             if leaves and (
@@ -371,7 +376,9 @@ class _Rollout:
 
     def _keep_name(self) -> None:
         """While old serves: the name answers what is there and not known to be sick, new ones not yet."""
-        self._set_name(sorted(self.kept), "healthy replicas changed")
+        there = [(slot, c.address) for slot, c in self.current.items() if c.address in self.name_state.written]
+        also = {address for slot, address in there if address and self._serves(slot, self.current[slot])}
+        self._set_name(sorted(self.kept | also), "healthy replicas changed")
 
     def _kept(self) -> set[str]:
         """Addresses of old replicas that can serve; of the last ones where none is well.
@@ -386,7 +393,9 @@ class _Rollout:
         well = {c.address for c in back if is_ready(c, manifest, self.facts.observed, self.facts.now)[0]}
         unknown = {c.address for c in there if not is_sick(c, manifest, self.facts.observed)}
         written = set(self.name_state.written)
-        kept = well | (unknown & written) or {c.address for c in there} & written
+        # A limping answer beats none, but not a good one.
+        better = self.strategy == "rolling" and any(ready for ready, *_ in self.ready.values())
+        kept = well | (unknown & written) or (set() if better else {c.address for c in there} & written)
         return {address for address in kept if address}
 
     def _set_name(self, addresses: Sequence[str | None], reason: str) -> None:
@@ -472,6 +481,10 @@ class _Rollout:
             was, now = claims[0].image, self.app.image
             words.insert(0, f"image {was} -> {now}" if was != now else f"{now} is another image now")
         return f"{', '.join(words)} changed" if words and "image" not in changed else ", ".join(words) or "new version"
+
+
+def _ports(app: App) -> set[int]:
+    return {ingress.port for ingress in app.ingress}
 
 
 def _size(desired: DesiredApp) -> str:

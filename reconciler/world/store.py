@@ -40,7 +40,7 @@ _MIGRATIONS = (
 _APPLICATION = 0x7265636F  # "reco"
 
 _HISTORY, _HISTORY_OF_APP, _ACCEPTED = 10_000, 200, 100  # rows kept
-_VERSIONS, _VERSIONS_OF_APP = 10_000, 20  # likewise
+_VERSIONS_OF_APP, _VERSIONS_OF_GONE = 20, 30 * 86_400.0  # likewise; seconds for those of apps that are gone
 _LOGS = 64 * 1024  # characters of log kept with a quarantine
 
 _DAMAGED = (
@@ -52,6 +52,11 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(HistoryEntry))
 _COLUMNS = ", ".join(_FIELDS)
 _ADD_VERSION = "INSERT OR REPLACE INTO versions (app, fingerprint, image, at) VALUES (?, ?, ?, ?)"  # as the newest row
 _ADD = f"INSERT INTO history ({_COLUMNS}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608  (our field names)
+_PRUNE_REPAIRS, _PRUNE_REST = (  # apart: repairs may be many, and who goes back must still find the versions
+    f"""DELETE FROM history WHERE app = ? AND event {which} AND id <=
+        (SELECT id FROM history WHERE app = ? AND event {which} ORDER BY id DESC LIMIT 1 OFFSET ?)"""  # noqa: S608  (our words)
+    for which in ("IN ('repaired', 'restarted')", "NOT IN ('repaired', 'restarted')")
+)
 _LIST = f"SELECT {_COLUMNS} FROM history ORDER BY id DESC LIMIT ?"  # noqa: S608  (likewise)
 _LIST_APP = f"SELECT {_COLUMNS} FROM history WHERE app = ? ORDER BY id DESC LIMIT ?"  # noqa: S608  (likewise)
 
@@ -116,7 +121,7 @@ class SqliteStore:
                    (SELECT id FROM versions WHERE app = ? ORDER BY id DESC LIMIT 1 OFFSET ?)""",
                 (app, app, _VERSIONS_OF_APP),
             ),
-            ("DELETE FROM versions WHERE id <= (SELECT max(id) FROM versions) - ?", (_VERSIONS,)),
+            ("DELETE FROM versions WHERE at < ? AND app NOT IN (SELECT app FROM applied)", (at - _VERSIONS_OF_GONE,)),
         )
 
     def record_image(self, image: str, name: str, at: float) -> None:
@@ -170,11 +175,7 @@ class SqliteStore:
         row = tuple(_text(value) for value in (getattr(entry, name) for name in _FIELDS))
         self._database.write(
             (_ADD, row),
-            (
-                """DELETE FROM history WHERE app = ? AND id <=
-                   (SELECT id FROM history WHERE app = ? ORDER BY id DESC LIMIT 1 OFFSET ?)""",
-                (entry.app, entry.app, _HISTORY_OF_APP),
-            ),
+            *((prune, (entry.app, entry.app, _HISTORY_OF_APP)) for prune in (_PRUNE_REPAIRS, _PRUNE_REST)),
             ("DELETE FROM history WHERE id <= (SELECT max(id) FROM history) - ?", (_HISTORY,)),
         )
 

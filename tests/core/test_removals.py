@@ -58,6 +58,20 @@ def test_what_needs_an_app_goes_before_it() -> None:
     assert gone == ["web", "api", "db"]
 
 
+def test_what_a_suspended_app_needs_stays_and_those_that_need_each_other_go() -> None:
+    db, web = app("db"), app("web", depends_on=("db",))
+    rest = [desired(app(name)) for name in ("x", "y", "z")]
+    before = converged(desired(db), desired(web), *rest)
+    known = {one.name: one.depends_on for one in (db, web, *(one.app for one in rest))}
+    held = Target("web", desired(web), Blocked("Suspended", "why"))
+    asked = replace(wanted(*rest, web=held, revision="b" * 40), before=known)
+    made = steps(asked, before.observed, before.memory, LATER)
+    assert "first goes what needs it: web" in made.statuses["db"].message
+    circle = replace(wanted(*rest, revision="b" * 40), before={**known, "db": ("web",)})
+    end = forecast(circle, before.observed, before.memory, SUBNET, LATER)
+    assert {c.name.partition(".")[0] for c in end.observed.engine.containers} == {"x", "y", "z"}
+
+
 def test_a_manifest_that_cannot_be_read_bars_every_removal() -> None:
     before = converged(desired(app()), desired(app("other")), desired(app("third")))
     asked = wanted(desired(app("other")), desired(app("third")))

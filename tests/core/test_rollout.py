@@ -11,6 +11,7 @@ from reconciler.core.model import (
     Blocked,
     Health,
     Ingress,
+    NameState,
     Observed,
     ProbeResult,
     PublishedPort,
@@ -19,7 +20,7 @@ from reconciler.core.model import (
     Target,
     Volume,
 )
-from reconciler.core.rollout import strategy_of
+from reconciler.core.rollout import Strategy, strategy_of
 from reconciler.core.simulate import Forecast, forecast
 
 PROBED = app(health=Health("http", port=80, min_healthy_time=5))
@@ -140,3 +141,97 @@ def test_where_nobody_is_healthy_the_last_ones_stay_in_the_name_and_are_restarte
 def test_an_agent_that_has_just_started_restarts_nobody() -> None:
     end = converged(desired(app(replicas=2, health=Health("http", port=80))))
     assert steps(end.wanted, replace(end.observed, probes={}), end.memory, LATER).actions == ()
+
+
+# --- found in review: each of these was an outage -------------------------------------------------------------------
+
+
+def started(observed: Observed, name: str, at: float) -> Observed:
+    """One container is that young."""
+    there = tuple(replace(c, started_at=at) if c.name.startswith(name) else c for c in observed.engine.containers)
+    return replace(observed, engine=replace(observed.engine, containers=there))
+
+
+def test_a_replica_that_no_restart_helps_keeps_no_other_from_being_restarted() -> None:
+    end = converged(desired(app(replicas=2, health=Health("http", port=80))))
+    sick = started(ill(end, "shop."), "shop.1.", LATER)
+    one = next(c for c in sick.engine.containers if c.name.startswith("shop.1."))
+    two = next(c for c in sick.engine.containers if c.name.startswith("shop.2."))
+    name = NameState((two.address or "",), NOW, (two.address or "",))
+    observed = replace(sick, names=replace(sick.names, names={"shop": name}))
+    memory = replace(end.memory, retries={f"restart:{one.name}": Retry(LATER + 300, 9, "Unhealthy", "x")})
+    made = steps(end.wanted, observed, memory, LATER + 60)
+    assert [a.name for a in made.actions if isinstance(a, act.RestartContainer)] == [two.name]
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "blue_green"])
+def test_a_sick_replica_is_restarted_also_while_another_has_to_go(strategy: Strategy) -> None:
+    three = app(replicas=3, health=Health("http", port=80), rollout=Rollout(strategy))
+    before = converged(desired(three))
+    fewer = wanted(desired(replace(three, replicas=2)))
+    observed = ill(before, "shop.2.")
+    made = steps(fewer, observed, before.memory, LATER)
+    for _ in range(5):
+        host = paper(observed, before.memory, fewer, LATER)
+        for action in made.actions:
+            if isinstance(action, act.SetName):
+                assert len(action.addresses) >= 2
+                host.do(action)
+        observed = replace(host.observed, probes=observed.probes)
+        made = steps(fewer, observed, before.memory, LATER + 100)
+    assert "RestartContainer" in kinds(made)
+
+
+def test_a_version_that_falls_over_as_soon_as_it_serves_is_given_up() -> None:
+    manifest = app(health=Health("http", port=80), rollout=Rollout("blue_green"))
+    old, new = desired(manifest), desired(manifest, image="sha256:2")
+    before = converged(old)
+    host = paper(
+        before.observed, before.memory, replace(wanted(new), targets={"shop": Target("shop", new, previous=old)}), LATER
+    )
+    while True:
+        made = steps(host.wanted, host.observed, host.memory, host.now)
+        for action in made.actions:
+            host.do(action)
+        if any(isinstance(action, act.SetName) for action in made.actions):
+            break
+        host.now = host.now if made.actions else made.wake_at or host.now
+    fresh = next(c for c in host.observed.engine.containers if c.image == "sha256:2")
+    sick = {**host.observed.probes, fresh.id: ProbeResult(healthy=False, since=host.now, message="GET /: 500")}
+    observed = replace(host.observed, probes=sick)
+    made = steps(host.wanted, observed, host.memory, host.now + 1)
+    assert made.wake_at is not None
+    made = steps(host.wanted, observed, host.memory, fresh.started_at + manifest.health.deadline + 1)
+    assert kinds(made) == ["Quarantine"]
+
+
+def test_old_replicas_that_fall_ill_in_the_middle_leave_the_name_to_the_new_ones() -> None:
+    manifest = app(replicas=3, health=Health("http", port=80))
+    old, new = desired(manifest), desired(manifest, image="sha256:2")
+    before = converged(old)
+    asked = replace(wanted(new), targets={"shop": Target("shop", new, previous=old)})
+    host = paper(before.observed, before.memory, asked, LATER)
+    while not any(
+        c.image == "sha256:2" and c.address in host.name("shop").written for c in host.observed.engine.containers
+    ):
+        made = steps(host.wanted, host.observed, host.memory, host.now)
+        for action in made.actions:
+            host.do(action)
+        host.now = host.now if made.actions else made.wake_at or host.now
+    fresh = next(c for c in host.observed.engine.containers if c.image == "sha256:2")
+    probes = {
+        c.id: ProbeResult(healthy=c.id == fresh.id, since=host.now, message="GET /: 500")
+        for c in host.observed.engine.containers
+    }
+    made = steps(host.wanted, replace(host.observed, probes=probes), host.memory, host.now)
+    names = [action.addresses for action in made.actions if isinstance(action, act.SetName)]
+    assert names == [(fresh.address,)]
+
+
+def test_a_port_that_changes_is_not_rolled_because_nginx_knows_one_at_a_time() -> None:
+    manifest = app(replicas=2, rollout=Rollout("rolling"), ingress=(Ingress("a.example", "/", 80),))
+    old = desired(manifest)
+    new = desired(replace(manifest, ingress=(Ingress("a.example", "/", 90),)), image="sha256:2")
+    before = converged(old)
+    asked = replace(wanted(new), targets={"shop": Target("shop", new, previous=old)})
+    assert kinds(steps(asked, before.observed, before.memory, LATER)) == ["StartReplica", "StartReplica"]
