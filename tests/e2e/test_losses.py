@@ -244,6 +244,16 @@ def test_versions_that_fail_are_given_up_and_the_old_ones_serve(host: Host) -> N
         history = host.reconciler("history", "shop")
         assert history.count("CrashLoop") == 2
         assert failed[:8] in history
+        told = host.reconciler("why", "shop", expect=2)
+        for words in ("shop is held up", failed[:8], "    | the database is not there", "reconciler rollback shop"):
+            assert words in told
+        # The way back is one command, in a clone with push rights.
+        for key in ("name", "email"):
+            host.repository.git("config", f"user.{key}", "grace@example.com")
+        host.reconciler("rollback", "shop", "--repository", str(host.repository.work))
+        host.wait_synced(host.repository.head, "shop")
+        assert "shop is fine" in host.reconciler("why", "shop")
+        assert "what web-1 runs" in host.repository.git("log", "-1", "--format=%B", "origin/main").replace("\n", " ")
         host.wait_synced(commit(*bad, image="shop:2"), *bad)
         assert {host.serves(name) for name in bad} == {"2"}
         assert host.containers("data")[0].exec_run(["cat", "/data/row"]).output == b"kept\n"
