@@ -94,7 +94,8 @@ def _place(options: argparse.Namespace) -> Place:
         if followed is None or clone.has(followed.sha):
             prefix = clone.prefix if options.repository else _directory(host) if host else _climb(clone)
             return Place(Mirror(clone.common, prefix or "."), _slash(prefix), standing, clone, host)
-        why = Obstacle("NoClone", f"{clone.top} is no clone of the repository that this host follows")
+        what = f"{clone.top} does not have the commit that this host is at: another repository's, or not fetched"
+        why = Obstacle("NoClone", what)
     if host is None:
         raise InvalidInput(
             f"{why.message}, and no agent's history can be read here",

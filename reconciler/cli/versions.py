@@ -68,8 +68,8 @@ def _as_applied(app: str, host: Host, walk: _Walk) -> Choice | None:
     except ReconcilerError:  # a store that cannot be read does not bar the way back
         return None
     applied, name = memory.applied.get(app), host.settings.host
-    failed = _given_up(memory.quarantined.get(app), name)
     if applied is not None and not walk.same_at(applied.revision):
+        failed = _given_up(memory.quarantined.get(app), applied, name)
         return Choice(applied.revision, f"which is what {name} runs", failed)
     below = previous_version(entries, applied)
     if below is None:
@@ -80,7 +80,7 @@ def _as_applied(app: str, host: Host, walk: _Walk) -> Choice | None:
             reason="NoEarlierVersion",
             remedy="Name the revision: --to REV",
         )
-    return Choice(below.revision, f"which is what {name} ran before", failed)
+    return Choice(below.revision, f"which is what {name} ran before")
 
 
 def previous_version(entries: Sequence[HistoryEntry], applied: Applied | None) -> HistoryEntry | None:
@@ -101,8 +101,8 @@ def previous_version(entries: Sequence[HistoryEntry], applied: Applied | None) -
     return stack[-1] if stack else None
 
 
-def _given_up(quarantined: Quarantined | None, host: str) -> str:
-    if quarantined is None:
+def _given_up(quarantined: Quarantined | None, applied: Applied, host: str) -> str:
+    if quarantined is None or quarantined.at < applied.at:  # of an earlier version, long mended
         return ""
     return f"{host} gave {quarantined.revision[:8]} up: {quarantined.message}"
 
@@ -146,7 +146,8 @@ class _Walk:
         raise InvalidInput(
             f"{place} has no earlier version in this history",
             reason="NoEarlierVersion",
-            remedy=f"Look for the revision you want and name it with --to: git log -- {place}",
+            remedy=f"Look for the revision you want and name it with --to: git log -- {place} (a shallow clone has "
+            "not all of it: git fetch --unshallow)",
         )
 
     def _before_removal(self) -> Choice:

@@ -14,6 +14,7 @@ from harness.git import ConfigRepository, run_git
 
 from reconciler.cli import DIFFERENCES, IN_SYNC, parser
 from reconciler.cli.rollback import rollback
+from reconciler.core.model import Quarantined
 from reconciler.errors import InvalidInput, Refused, Unavailable
 from reconciler.protocols import HistoryEntry
 from reconciler.world.source import GitSource
@@ -575,8 +576,6 @@ def test_what_the_host_runs_decides_where_back_is(
     repository: ConfigRepository, agent: tuple[Path, SqliteStore], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, store = agent
-    from reconciler.core.model import Quarantined  # noqa: PLC0415  (only here)
-
     first = at(repository, "Use shop 1")
     repository.commit({"apps/shop/app.yaml": manifest("shop:3")}, "Use shop 3")
     # The second and the third version never became healthy here.
@@ -590,6 +589,18 @@ def test_what_the_host_runs_decides_where_back_is(
     assert "shop:1" in bare(repository, "show", "main:apps/shop/app.yaml")
 
 
+def test_what_failed_long_ago_is_no_reason_for_a_rollback_of_today(
+    repository: ConfigRepository, agent: tuple[Path, SqliteStore]
+) -> None:
+    config, store = agent
+    store.quarantine("shop", Quarantined("t", "CrashLoop", "it ended 3 times", "0" * 40, 0.5))
+    ran(store, ("deployed", at(repository, "Use shop 1")), ("deployed", at(repository, "Use shop 2")))
+    assert roll_back(repository, config=config) == IN_SYNC
+    message = bare(repository, "log", "-1", "--format=%B", "main")
+    assert "what web-1 ran before" in " ".join(message.split())
+    assert "it ended" not in message
+
+
 def test_another_repositorys_clone_is_not_mistaken(
     repository: ConfigRepository,
     agent: tuple[Path, SqliteStore],
@@ -601,4 +612,4 @@ def test_another_repositorys_clone_is_not_mistaken(
     stranger = ConfigRepository(tmp_path / "stranger")
     stranger.commit({"apps/shop/app.yaml": manifest("shop:1")})
     assert roll_back(repository, "--repository", str(stranger.work), config=config) == DIFFERENCES
-    assert "is no clone of the repository that this host follows" in told(capsys)
+    assert "does not have the commit that this host is at" in told(capsys)
