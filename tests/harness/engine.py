@@ -192,6 +192,6 @@ def busybox_root(files: dict[str, bytes]) -> bytes:
             archive.addfile(info)
         for name, value in content.items():
             info = tarfile.TarInfo(name)
-            info.size, info.mode = len(value), 0o755 if value.startswith(b"#!") else 0o644
+            info.size, info.mode = len(value), 0o755 if value.startswith((b"#!", b"\x7fELF")) else 0o644
             archive.addfile(info, io.BytesIO(value))
     return buffer.getvalue()

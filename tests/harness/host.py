@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ import yaml
 
 from harness.engine import PrivateEngine
 from harness.git import ConfigRepository
+from harness.load import Ask, Load
 from harness.secrets import SecretSmith
 from harness.waiting import eventually
 
@@ -90,13 +90,13 @@ class Nginx:
     @property
     def reloads(self) -> int:
         """How often it was reloaded."""
-        return (self.prefix / "logs" / "error.log").read_text().count("reconfiguring")
+        return (self.prefix / "logs" / "error.log").read_text().count(": reconfiguring")
 
 
 class Host:
     """One VM. ``commit`` and ``agent`` are what a team does; everything else looks on."""
 
-    def __init__(self, engine: PrivateEngine, root: Path) -> None:
+    def __init__(self, engine: PrivateEngine, root: Path, nginx: str = "nginx") -> None:
         number = next(_NAMES)
         self.engine = engine
         self.client = engine.client()
@@ -107,7 +107,7 @@ class Host:
         self.runtime.chmod(0o755)
         self.smith = SecretSmith(root / "keys")
         self.repository = ConfigRepository(root / "git")
-        self.nginx = Nginx(root / "nginx", self.state / "nginx")
+        self.nginx = Nginx(root / "nginx", self.state / "nginx", (nginx,))
         self.http, self.https, self.listen = _free_port(), _free_port(), _free_port()
         self.config = root / "agent.yaml"
         self.log = root / "agent.log"
@@ -129,6 +129,8 @@ class Host:
         }
         self.environment: dict[str, str] = {}
         """More variables for the agent."""
+        self.program: tuple[str, ...] = (sys.executable, "-m", "reconciler")
+        """How the agent is started."""
         self.process: subprocess.Popen[bytes] | None = None
 
     # -- what a team does -------------------------------------------------------------------------------------------
@@ -168,7 +170,7 @@ class Host:
         """Run one verb and return what it printed."""
         self.write_settings()
         done = subprocess.run(
-            [sys.executable, "-m", "reconciler", "--config", str(self.config), *arguments],
+            [*self.program, "--config", str(self.config), *arguments],
             capture_output=True,
             text=True,
             check=False,
@@ -192,7 +194,7 @@ class Host:
         self.write_settings()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "reconciler", "--config", str(self.config), "--verbose", "run", *arguments],
+                [*self.program, "--config", str(self.config), "--verbose", "run", *arguments],
                 stdout=log,
                 stderr=log,
                 env=self._environment(),
@@ -274,28 +276,9 @@ class Host:
     @contextmanager
     def visitors(self, name: str = "shop", path: str = "/version", threads: int = 1) -> Iterator[list[str]]:
         """Somebody asks an app through nginx all the time; yields what went wrong so far."""
-        failures: list[str] = []
-        over = threading.Event()
-
-        def visit() -> None:
-            while not over.wait(0.01):
-                try:
-                    code, body = self.get(path, host=f"{name}.example.com")
-                except (OSError, http.client.HTTPException) as error:
-                    failures.append(f"{time.time():.2f} {error!r}")
-                else:
-                    if code != http.client.OK:
-                        failures.append(f"{time.time():.2f} {code} {body}")
-
-        visiting = [threading.Thread(target=visit) for _ in range(threads)]
-        for thread in visiting:
-            thread.start()
-        try:
-            yield failures
-        finally:
-            over.set()
-            for thread in visiting:
-                thread.join()
+        address, asks = ("127.0.0.1", self.http), (Ask("GET", path),)
+        with Load(address, f"{name}.example.com", keep_alive=False, clients=threads, asks=asks, pause=0.01) as load:
+            yield load.failures
 
     def serves(self, name: str = "shop") -> str:
         """The version that answers through nginx."""

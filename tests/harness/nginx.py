@@ -10,14 +10,11 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
-from collections.abc import Iterator
-from http.client import HTTPConnection, HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import Self
 
 from harness.waiting import eventually
+from harness.webapp import WebApp
 from reconciler import settings
 from reconciler.core.model import App, Ingress
 from reconciler.core.site import Frontend, Generation, render
@@ -154,86 +151,16 @@ def app(name: str, *routes: Ingress) -> App:
     return App(name, f"apps/{name}/app.yaml", "image", ingress=routes or (Ingress(f"{name}.example", "/", 8080),))
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Replica
-
-    def do_GET(self) -> None:
-        with self.server.busy():
-            kind, _, value = self.path.partition("?")[0].strip("/").partition("/")
-            if self.headers.get("Upgrade") == "websocket":
-                self._echo_frames()
-            elif kind == "status":
-                self._answer(int(value), f"the app's own {value}")
-            elif kind == "slow":
-                time.sleep(float(value))
-                self._answer(200, self.server.label)
-            elif kind == "break":
-                self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
-            elif kind == "stream":
-                self._stream()
-            elif kind == "headers":
-                self._answer(200, "".join(f"{name}: {text}\n" for name, text in self.headers.items()))
-            else:
-                self._answer(200, f"{self.server.label} {self.path}")
-
-    def do_POST(self) -> None:
-        with self.server.busy():
-            length = int(self.headers.get("Content-Length", 0))
-            self._answer(200, f"{self.server.label} took {len(self.rfile.read(length))}")
-
-    def _answer(self, status: int, text: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def _echo_frames(self) -> None:
-        self.send_response(101)
-        self.send_header("Upgrade", "websocket")
-        self.send_header("Connection", "Upgrade")
-        self.end_headers()
-        while data := self.connection.recv(1024):
-            self.connection.sendall(data.upper())
-        self.close_connection = True
-
-    def _stream(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("X-Accel-Buffering", "no")
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(b"data: first\n\n")
-        self.server.released.wait(30)
-        self.wfile.write(b"data: last\n\n")
-        self.close_connection = True
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class calls it so)
-        pass
-
-
-class Replica(ThreadingHTTPServer):
+class Replica(WebApp):
     """An app's replica at a loopback address, port 8080."""
 
-    daemon_threads = True
-    request_queue_size = 128
-
     def __init__(self, address: str, label: str) -> None:
-        super().__init__((address, 8080), _Handler)
-        self.address, self.label = address, label
-        self.released = threading.Event()
+        super().__init__((address, 8080), label)
+        self.address = address
         self.stopped = False
         self._open: set[socket.socket] = set()
-        self.last_request = 0.0
-        """Unix time."""
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
-
-    @contextlib.contextmanager
-    def busy(self) -> Iterator[None]:
-        self.last_request = time.time()
-        yield
 
     def connections(self) -> int:
         """Established ones, as the kernel has them."""
@@ -252,9 +179,6 @@ class Replica(ThreadingHTTPServer):
         self._open.discard(request)
         super().shutdown_request(request)
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is nobody's error."""
-
     def stop(self) -> None:
         """As SIGKILL does: connections that are open are cut."""
         self.stopped = True
@@ -265,52 +189,6 @@ class Replica(ThreadingHTTPServer):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
-
-
-class Load:
-    """Clients that ask without a pause, and remember whatever was not 200."""
-
-    def __init__(self, nginx: PrivateNginx, host: str, *, keep_alive: bool, clients: int = 2) -> None:
-        self._nginx, self._host, self._keep_alive = nginx, host, keep_alive
-        self._end = threading.Event()
-        self._lock = threading.Lock()
-        self.requests = 0
-        self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        connection = HTTPConnection("127.0.0.1", self._nginx.http, timeout=40)
-        try:
-            while not self._end.wait(0.002):
-                said = self._one(connection)
-                with self._lock:
-                    self.requests += 1
-                    if said:
-                        self.failures.append(f"{time.time():.3f} {said}")
-                if said or not self._keep_alive:
-                    connection.close()
-        finally:
-            connection.close()
-
-    def _one(self, connection: HTTPConnection) -> str:
-        """What went wrong; empty when nothing did."""
-        try:
-            connection.request("GET", "/load", headers={"Host": self._host})
-            answer = connection.getresponse()
-            text = answer.read().decode()
-        except (OSError, HTTPException) as error:
-            return repr(error)
-        return "" if answer.status == 200 else f"{answer.status} {text}"
 
 
 def certify(directory: Path, host: str, *, key_type: str = "ec") -> None:
