@@ -6,6 +6,9 @@ and fetch 3 MB over a second and more. A third app, which stays as it is, calls 
 that resolve it for each request, and holds websockets and kept-alive connections, some of them from the first scenario
 to the last. Nothing is tried twice: whatever is not the right answer counts as failed. The apps do not know how to end
 gracefully.
+
+At the end rollouts are done wrong on purpose, and then requests must fail: a harness that reports nothing there proves
+nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import rollouts
+from harness import mistakes, rollouts
 from harness.engine import PrivateEngine
 from harness.isolation import isolate
 from harness.load import Pinned
@@ -37,6 +40,11 @@ _SCENARIOS: dict[str, Callable[[Rollouts], None]] = {
     "dnsmasq killed before the switch": rollouts.names_killed_before_the_switch,
     "dnsmasq killed after the switch": rollouts.names_killed_after_the_switch,
     "Docker's events lost, two apps": rollouts.events_lost,
+}
+_MISTAKES: dict[str, Callable[[Rollouts], Seen]] = {
+    "old is stopped at the switch": mistakes.old_stopped_at_the_switch,
+    "the resolver is not waited for": mistakes.resolver_not_waited_for,
+    "four switches by reload, nobody stopped": mistakes.switched_by_reload,
 }
 
 
@@ -77,10 +85,16 @@ def _soak(private: PrivateEngine, kind: str, upgrades: int) -> list[str]:
                     wrong += [f"{kind}, {name}: {seen.reloads} reloads"] if seen.reloads else []
                     print(f"{kind}: {name}: {len(seen.failures)} failed", file=sys.stderr)
             wrong += [f"{kind}, throughout: {said}" for said in throughout.cut]
+            noticed = []
+            for name, mistake in _MISTAKES.items():
+                seen = mistake(lab)
+                noticed.append(_row(name, seen))
+                wrong += [] if seen.failures else [f"{kind}, {name}: nobody noticed"]
         finally:
             lab.destroy()
     head = ("scenario", "s", *_WAYS, "failed", "cut", "reloads", "slowest, s")
     table(f"{version.strip()}; connections that were open throughout and cut: {len(throughout.cut)}", head, rows)
+    table("Done wrong on purpose", head, noticed)
     return wrong
 
 

@@ -16,7 +16,7 @@ import pytest
 from harness.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ("setup", "test", "demo", "install", "uninstall")
+SCRIPTS = ("setup", "test", "demo", "install", "uninstall", "soak")
 PATH = f"{ROOT}/.cache/bin:{ROOT}/.venv/bin:{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -128,6 +128,11 @@ def test_a_script_is_executable_and_clean(script: str) -> None:
 
 def test_ci_runs_what_a_person_runs() -> None:
     assert (ROOT / ".ci/run").read_text().splitlines()[-1] == 'exec "$(dirname "$0")/../scripts/test"'
+
+
+def test_the_soak_takes_a_number_and_nothing_else() -> None:
+    done = subprocess.run(["./scripts/soak", "many"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "soak: many is no number of upgrades\n")
 
 
 @pytest.mark.parametrize("script", ["install", "uninstall"])

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from collections.abc import Iterator
 
 import pytest
+from harness import mistakes
 from harness.engine import PrivateEngine
 from harness.nginx import program
-from harness.python_image import IMAGE, make_python_image
+from harness.python_image import make_python_image
 from harness.rollouts import Rollouts
 
 ON_BOTH = pytest.mark.parametrize("lab", ["distribution", "newer"], indirect=True)
 ON_ONE = pytest.mark.parametrize("lab", ["distribution"], indirect=True)
-IMPATIENT = """
-from reconciler.cli import main, wiring
-from reconciler.core.rollout import Timing
-from reconciler.cycle import Rules
-wiring.Rules = lambda host, subnet: Rules(host, subnet, Timing(settle=0.0))
-main()
-"""
-"""An agent that does not wait until nginx has asked for the name again."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +50,7 @@ def test_no_request_is_lost_whatever_comes_in_between(lab: Rollouts) -> None:
         lab.revert("shop")
         lab.finish("shop")
 
-    seen = lab.measure(scenario)
+    seen = lab.measure(scenario, clients=8, pause=0.03)
     assert seen.failures == []
     assert seen.cut == []
     assert seen.reloads == 0
@@ -80,56 +70,17 @@ def test_no_request_is_lost_whatever_comes_in_between(lab: Rollouts) -> None:
 
 @ON_ONE
 def test_old_replicas_that_stop_at_the_switch_are_noticed(lab: Rollouts) -> None:
-    def scenario(lab: Rollouts) -> None:
-        old = lab.host.containers("shop")
-        lab.upgrade("shop")
-        lab.wait_switched("shop")
-        for container in old:
-            container.kill()
-        lab.finish("shop")
-
-    assert lab.measure(scenario, hosts=("shop",)).failures
+    assert mistakes.old_stopped_at_the_switch(lab).failures
 
 
 @ON_ONE
 def test_an_agent_that_does_not_wait_for_the_resolver_is_noticed(lab: Rollouts) -> None:
-    def scenario(lab: Rollouts) -> None:
-        lab.upgrade("shop")
-        lab.finish("shop")
-
-    lab.host.stop_agent()
-    patient, lab.host.program = lab.host.program, (sys.executable, "-c", IMPATIENT)
-    patiently, lab.drain = lab.drain, "0s"
-    lab.host.start_agent()
-    try:
-        assert lab.measure(scenario, hosts=("shop",)).failures
-    finally:
-        lab.host.stop_agent()
-        lab.host.program, lab.drain = patient, patiently
-        lab.host.start_agent()
+    assert mistakes.resolver_not_waited_for(lab).failures
 
 
 @ON_ONE
 def test_a_switch_by_reload_is_noticed(lab: Rollouts) -> None:
-    """With the address in nginx's configuration, and nobody stopped."""
-    host = lab.host
-
-    def switch(version: str) -> None:
-        container = host.client.containers.run(IMAGE, detach=True, environment={"VERSION": version})
-        container.reload()
-        address = container.attrs["NetworkSettings"]["IPAddress"]
-        where = f"listen {host.http}; server_name hand.example.com; client_max_body_size 8m;"
-        host.nginx.configure(f"server {{ {where} location / {{ proxy_pass http://{address}:8080; }} }}")
-        assert host.nginx.pid is not None
-        os.kill(host.nginx.pid, signal.SIGHUP)
-        host.wait(lambda: host.get("/version", host="hand.example.com")[1] == version, what=f"{version} is loaded")
-
-    def scenario(_: Rollouts) -> None:
-        for version in "2345":
-            switch(version)
-
-    switch("1")
-    seen = lab.measure(scenario, hosts=("hand",), clients=16)
+    seen = mistakes.switched_by_reload(lab)
     assert seen.reloads == 4
     assert seen.failures
-    assert seen.cut
+    assert seen.cut  # connections of an app that has nothing to do with it

@@ -232,7 +232,9 @@ class Pinned:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
-        for connection in (*self._sockets.values(), *self._kept.values()):
+        for websocket in self._sockets.values():
+            websocket.close()
+        for connection in self._kept.values():
             connection.close()
 
     def _work(self) -> None:
