@@ -162,7 +162,10 @@ def answer_text(answer: Answer, style: Style) -> str:
         intro = "Where you may push, these commands do it:"
         if answer.commit:
             intro = f"The commit {answer.commit[:8]} is made, on no branch. Push it as it was meant, or for review:"
-        blocks.append([*wrapped(intro, width, ""), "", *(f"    {verbatim(line)}" for line in answer.commands)])
+        # Each only after the one before it went well, but for the two ways to push a commit.
+        glue = "\n" if answer.commit else " &&\n"
+        pasted = glue.join(f"    {verbatim(line)}" for line in answer.commands)
+        blocks.append([*wrapped(intro, width, ""), "", *pasted.split("\n")])
     if answer.result == "rolled back":
         blocks.append(wrapped(f"Hosts follow at their next poll; there, see: reconciler why {move.app}", width, ""))
     return "\n\n".join("\n".join(block) for block in blocks)

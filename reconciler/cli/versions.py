@@ -137,7 +137,7 @@ class _Walk:
         place = self._prefix + (here.folder or here.manifest)
         specs = pathspecs([self._prefix + path for path in here.places], [self._prefix + p for p in here.foreign])
         changes = self._sketch.changes(self._tip, specs)
-        below = _below(changes, self._sketch.states(changes, place))
+        below = _below(changes, [self._state(change, here) for change in changes])
         if below is not None:
             return Choice(below, f"the version of {place} before")
         earlier = self._sketch.parent(changes[-1]) if changes else None
@@ -162,6 +162,11 @@ class _Walk:
             reason="UnknownApp",
             remedy=f"Apps of now: {', '.join(known[:10]) or 'none'}; of long ago: name the revision with --to",
         )
+
+    def _state(self, revision: str, share: Belongings) -> str:
+        """Of the app's own files, without those of an app in its folder; empty where it was not there."""
+        files = self._files(revision, share)
+        return "\n".join(f"{path} {mode} {item}" for path, (mode, item) in sorted(files.items()))
 
     def _files(self, revision: str, share: Belongings) -> dict[str, tuple[str, str]]:
         listing, start = self._sketch.listing(revision), len(self._prefix)

@@ -197,6 +197,16 @@ def test_apps_in_the_folder_of_another_stay_as_they_are(repository: ConfigReposi
     assert "shop:1" in (repository.work / "apps/shop/app.yaml").read_text()
 
 
+def test_twice_it_never_goes_forward_though_an_app_in_its_folder_has_changed(repository: ConfigRepository) -> None:
+    repository.commit({"apps/shop/worker/app.yaml": manifest("worker:1")}, "Add worker")
+    repository.commit({"apps/shop/app.yaml": manifest("shop:9")}, "Use shop 9")
+    repository.commit({"apps/shop/worker/app.yaml": manifest("worker:2")}, "Use worker 2")
+    for _ in range(2):
+        assert roll_back(repository) == IN_SYNC
+        assert "shop:9" not in (repository.work / "apps/shop/app.yaml").read_text()
+    assert "worker:2" in (repository.work / "apps/shop/worker/app.yaml").read_text()
+
+
 def test_an_app_at_the_root_takes_nobody_with_it(repository: ConfigRepository) -> None:
     files = [{"source": "tool.toml", "target": "/etc/tool.toml"}]
     repository.commit({"app.yaml": manifest("tool:1", name="tool", files=files), "tool.toml": "1"}, "Add tool")

@@ -94,12 +94,6 @@ class Sketch:
         """
         return self._log(tip, pathspecs, _SEEN)
 
-    def states(self, revisions: Sequence[str], path: str) -> list[str]:
-        """What stood at a path in each revision: an object id, or empty."""
-        asked = "".join(f"{revision}:{path}\n" for revision in revisions).encode("utf-8", "surrogateescape")
-        lines = self._must("cat-file", "--batch-check", stdin=asked).decode("utf-8", "surrogateescape").splitlines()
-        return ["" if line.endswith((" missing", " ambiguous")) else line.split()[0] for line in lines]
-
     def parent(self, revision: str) -> str | None:
         """The first parent; None before the first commit, and where a shallow clone ends."""
         done = self._mirror.run("rev-parse", "--verify", "--quiet", f"{revision}^1^{{commit}}")

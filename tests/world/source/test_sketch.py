@@ -65,9 +65,6 @@ def test_the_way_to_a_tree(repository: ConfigRepository, sketch: Sketch) -> None
     assert sketch.changes(three, pathspecs(["a"])) == [two, one]
     assert sketch.changes(three, pathspecs(["a", "b"], ["b"])) == [two, one]
     assert [commit.subject for commit in sketch.commits(one, three, pathspecs(["b"]), 1)] == ["Three"]
-    states = sketch.states([three, two, one], "a")
-    assert states[0] == states[1] != states[2]
-    assert sketch.states([one], "nothing here") == [""]
     assert (sketch.parent(two), sketch.parent(one)) == (one, None)
     assert sketch.is_ancestor(one, three)
     assert not sketch.is_ancestor(three, one)
