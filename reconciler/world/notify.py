@@ -1,7 +1,7 @@
 """What systemd hears from us: the protocol of sd_notify(3), one datagram a message.
 
 Without ``NOTIFY_SOCKET`` (a terminal, a container) every call does nothing. A systemd that does not listen for a moment
-must not stop the agent either: what cannot be sent is dropped.
+must not stop the agent either: what cannot be sent is dropped, but for the status, which is said again.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ class Notifier:
             self._address = address
         elif address:
             log.warning("NOTIFY_SOCKET=%s is not a socket of this host; systemd will not hear from us", address)
+        self._said: str | None = None
+        """The last status that was taken."""
+        self._status: str | None = None
+        """The newest status."""
         self._watchdog: float | None = None
         if period.isdecimal() and int(period) and meant == str(os.getpid()):
             self._watchdog = int(period) / 1e6
@@ -50,11 +54,13 @@ class Notifier:
         self._send("READY=1", f"STATUS={_line(status)}" if status else "")
 
     def status(self, text: str) -> None:
-        """One line that ``systemctl status`` shows."""
-        self._send(f"STATUS={_line(text)}")
+        """One line that ``systemctl status`` shows. Said once, until it changes."""
+        self._status = _line(text)
+        self._say_status()
 
     def watchdog(self) -> None:
         """The loop makes progress. Call it from the loop itself, at least twice in every ``watchdog_period``."""
+        self._say_status()
         if self._watchdog is not None:
             self._send("WATCHDOG=1")
 
@@ -62,9 +68,15 @@ class Notifier:
         """The agent is on its way out."""
         self._send("STOPPING=1", f"STATUS={_line(status)}" if status else "")
 
-    def _send(self, *lines: str) -> None:
+    def _say_status(self) -> None:
+        status = self._status
+        if status is not None and status != self._said and self._send(f"STATUS={status}"):
+            self._said = status
+
+    def _send(self, *lines: str) -> bool:
+        """Whether it was taken."""
         if self._address is None:
-            return
+            return False
         message = "\n".join(line for line in lines if line).encode(errors="replace")
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outlet:
@@ -72,6 +84,8 @@ class Notifier:
                 outlet.sendto(message, self._address)
         except OSError as error:
             log.debug("systemd does not take %s: %s", lines[0], error)
+            return False
+        return True
 
 
 def _line(text: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -126,26 +127,42 @@ def test_killed_in_the_middle_of_before_deploy_it_does_not_run_it_again(host: Ho
 
 
 @pytest.fixture
-def systemd(tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """The other end of sd_notify: everything that was said so far."""
-    path = tmp_path / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inlet:
-        inlet.bind(str(path))
-        inlet.setblocking(False)
-        heard: list[str] = [str(path)]
-
-        def everything() -> str:
-            while True:
-                try:
-                    heard.append(inlet.recv(65_536).decode())
-                except BlockingIOError:
-                    return "\n".join(heard)
-
-        yield everything
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    systemd = Systemd(tmp_path / "notify")
+    yield systemd
+    systemd.stop()
 
 
-def test_one_agent_for_each_host_that_tells_systemd_and_probes(host: Host, systemd: Callable[[], str]) -> None:
-    host.environment = {"NOTIFY_SOCKET": systemd().splitlines()[0], "WATCHDOG_USEC": "12000000"}
+class Systemd:
+    """The other end of sd_notify. Reads all the time: the kernel keeps no more than ten messages for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.heard: list[str] = []
+        self._inlet = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._inlet.bind(str(path))
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while message := self._inlet.recv(65_536):
+            self.heard += message.decode().splitlines()
+
+    @property
+    def status(self) -> str:
+        """The newest."""
+        return [line for line in self.heard if line.startswith("STATUS=")][-1].removeprefix("STATUS=")
+
+    def stop(self) -> None:
+        """An empty message is the last."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", str(self.path))
+        self._reader.join()
+        self._inlet.close()
+
+
+def test_one_agent_for_each_host_that_tells_systemd_and_probes(host: Host, systemd: Systemd) -> None:
+    host.environment = {"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "12000000"}
     host.settings["repository"]["interval"] = "10m"
     away = host.repository.bare.rename(host.repository.bare.with_name("away.git"))
     host.start_agent()
@@ -169,10 +186,10 @@ def test_one_agent_for_each_host_that_tells_systemd_and_probes(host: Host, syste
     assert "systemctl stop reconciler" in told
     assert host.get("/healthz", port=host.listen)[0] == 200
 
-    for word in ("READY=1", "WATCHDOG=1", "STATUS=converged"):
-        eventually(partial(lambda word: word in systemd(), word), within=20, what=word)
+    eventually(lambda: {"READY=1", "WATCHDOG=1"} <= set(systemd.heard), within=20, what="it said that it is up")
+    eventually(lambda: systemd.status.startswith("converged"), within=20, what="it said that it has converged")
     host.stop_agent()
-    assert "STOPPING=1" in systemd()
+    eventually(lambda: "STOPPING=1" in systemd.heard, what="it said that it stops")
     # The names service heard nothing of systemd's, and lives on.
     pid = int((host.runtime / "names.pid").read_text())
     assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
