@@ -33,12 +33,12 @@ _CLIENTS = 16
 _WAYS = ("keep-alive", "one-shot", "large bodies", "between apps")
 _SCENARIOS: dict[str, Callable[[Rollouts], None]] = {
     "two apps at once": rollouts.upgrade_two_at_once,
-    "revert before the switch": rollouts.revert_before_the_switch,
-    "revert after the switch": rollouts.revert_after_the_switch,
-    "agent killed before the switch": rollouts.agent_killed_before_the_switch,
-    "agent killed after the switch": rollouts.agent_killed_after_the_switch,
-    "dnsmasq killed before the switch": rollouts.names_killed_before_the_switch,
-    "dnsmasq killed after the switch": rollouts.names_killed_after_the_switch,
+    "revert before the switch": rollouts.before_the_switch(rollouts.revert),
+    "revert after the switch": rollouts.after_the_switch(rollouts.revert),
+    "agent killed before the switch": rollouts.before_the_switch(Rollouts.kill_agent),
+    "agent killed after the switch": rollouts.after_the_switch(Rollouts.kill_agent),
+    "dnsmasq killed before the switch": rollouts.before_the_switch(Rollouts.kill_names),
+    "dnsmasq killed after the switch": rollouts.after_the_switch(Rollouts.kill_names),
     "Docker's events lost, two apps": rollouts.events_lost,
 }
 _MISTAKES: dict[str, Callable[[Rollouts], Seen]] = {

@@ -195,52 +195,33 @@ def upgrade_two_at_once(lab: Rollouts) -> None:
     lab.finish("shop", "api")
 
 
-def revert_before_the_switch(lab: Rollouts) -> None:
-    """While the new version starts."""
-    lab.upgrade("shop")
-    lab.wait_started("shop")
+def before_the_switch(happens: Callable[[Rollouts], None]) -> Callable[[Rollouts], None]:
+    """Something happens while the new version starts."""
+
+    def scenario(lab: Rollouts) -> None:
+        lab.upgrade("shop")
+        lab.wait_started("shop")
+        happens(lab)
+        lab.finish("shop")
+
+    return scenario
+
+
+def after_the_switch(happens: Callable[[Rollouts], None]) -> Callable[[Rollouts], None]:
+    """Something happens while the old version drains."""
+
+    def scenario(lab: Rollouts) -> None:
+        lab.upgrade("shop")
+        lab.wait_switched("shop")
+        happens(lab)
+        lab.finish("shop")
+
+    return scenario
+
+
+def revert(lab: Rollouts) -> None:
+    """A person takes the commit back."""
     lab.revert("shop")
-    lab.finish("shop")
-
-
-def revert_after_the_switch(lab: Rollouts) -> None:
-    """While the old version drains."""
-    lab.upgrade("shop")
-    lab.wait_switched("shop")
-    lab.revert("shop")
-    lab.finish("shop")
-
-
-def agent_killed_before_the_switch(lab: Rollouts) -> None:
-    """While the new version starts."""
-    lab.upgrade("shop")
-    lab.wait_started("shop")
-    lab.kill_agent()
-    lab.finish("shop")
-
-
-def agent_killed_after_the_switch(lab: Rollouts) -> None:
-    """While the old version drains."""
-    lab.upgrade("shop")
-    lab.wait_switched("shop")
-    lab.kill_agent()
-    lab.finish("shop")
-
-
-def names_killed_before_the_switch(lab: Rollouts) -> None:
-    """While the new version starts."""
-    lab.upgrade("shop")
-    lab.wait_started("shop")
-    lab.kill_names()
-    lab.finish("shop")
-
-
-def names_killed_after_the_switch(lab: Rollouts) -> None:
-    """While the old version drains."""
-    lab.upgrade("shop")
-    lab.wait_switched("shop")
-    lab.kill_names()
-    lab.finish("shop")
 
 
 def events_lost(lab: Rollouts) -> None:
