@@ -237,10 +237,8 @@ class Cycle:
         observed = phases.time("observe", lambda: self._observe(targets, engine))
         routing = route(targets, observed, memory)
         generation, site = Generation("", ()), observed.site
-        unknown: tuple[str, ...] = ()
-        if site is not None and routing.unknown and (site.loaded or site.written):
-            unknown = routing.unknown
-        elif site is not None:
+        unknown = routing.lost_on(site) if site is not None else ()
+        if site is not None and not unknown:
             generation = phases.time("resolve", lambda: self._render_site(routing.apps, site))
         wanted = Wanted(
             commit.sha, catalog, targets, generation.id, generation.files, before, generation.clashes, unknown
@@ -284,8 +282,7 @@ class Cycle:
             here = {n: a.depends_on for n, a in catalog.apps.items() if belongs(a, self._rules.host, catalog.fleet)}
             before |= here
             needs |= {name: here.get(name, ()) for name in gone if revisions[name] == revision}
-        # Of different revisions they may need each other; who would wait for ever goes by name.
-        return before | needs
+        return before | needs  # of each that goes, what it needed at its own revision
 
     def _memory(self) -> Memory:
         return replace(

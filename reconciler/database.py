@@ -218,9 +218,13 @@ class Database:
         if _pragma(connection, "user_version") == len(self._migrations):
             return connection
         copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        connection.backup(copy)
+        try:
+            connection.backup(copy)
+            self._migrate(copy)
+        except BaseException:
+            copy.close()
+            raise
         connection.close()
-        self._migrate(copy)
         return copy
 
     def _readable_sources(self, file: tuple[int, int] | None, obstacle: Unavailable) -> list[str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from harness.builders import app, desired
 from harness.waiting import eventually
 from harness.walk import Walk
 
-from reconciler.apply import Apply, perform
+from reconciler.apply import Apply, _Chain, _Pool, perform
 from reconciler.core import actions as act
 from reconciler.core.model import SecretsFile
 from reconciler.errors import ReconcilerError, Unavailable
@@ -124,3 +125,21 @@ def test_the_last_words_of_a_failed_container_are_kept(walk: Walk) -> None:
     assert kept.logs == "cannot reach the database as ***, try 1\n"
     perform(act.Quarantine("shop", "why", made, "OutOfMemory", "it crashed", "gone"), walk.hands)
     assert walk.store.memory().quarantined["shop"].reason == "OutOfMemory"
+
+
+def test_nobody_queues_behind_a_slow_chain_while_another_thread_may_be_made() -> None:
+    go_on, ended = threading.Event(), threading.Semaphore(0)
+
+    def work(chain: _Chain) -> None:
+        if chain.lane == "slow":
+            go_on.wait(10)
+        ended.release()
+
+    pool = _Pool(4, work)
+    for _ in range(300):
+        go_on.clear()
+        for lane in ("slow", "quick"):
+            pool.add(_Chain(lane, deque()))
+        assert ended.acquire(timeout=5), "the quick one waits for the slow one"
+        go_on.set()
+        assert ended.acquire(timeout=5)

@@ -444,6 +444,22 @@ def test_a_read_only_disk(tmp_path: Path, *, killed: bool) -> None:
         store.close()
 
 
+def test_a_store_of_an_older_version_is_read_on_a_read_only_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "state", "32m") as disk:
+        path = disk.path / "store.db"
+        older = database(path)
+        put(older, "one")
+        older.close()
+        disk.read_only()
+        newer = database(path, FIRST, "CREATE TABLE more (word TEXT)")
+        assert words(newer) == ["one"]
+        assert newer.read(lambda connection: connection.execute("SELECT * FROM more").fetchall()) == []
+        with pytest.raises(Unavailable):
+            put(newer, "two")
+        newer.close()
+        disk.writable()
+
+
 def test_a_user_who_may_not_read_is_told_so_and_not_that_nothing_is_there(path: Path) -> None:
     store = database(path)
     put(store, "one")

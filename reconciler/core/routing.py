@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
-from reconciler.core.model import App, Ingress, Memory, Observed, Target
+from reconciler.core.model import App, Ingress, Memory, Observed, SiteState, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,10 @@ class Routing:
     """Of two that want the same path the first has it."""
     unknown: tuple[str, ...]
     """Apps that may have routes, but no manifest of theirs can be read."""
+
+    def lost_on(self, site: SiteState) -> tuple[str, ...]:
+        """Those whose routes a new configuration would lose: nginx has one, even if it is down or slow just now."""
+        return self.unknown if site.loaded or site.written else ()
 
 
 def route(targets: Mapping[str, Target], observed: Observed, memory: Memory) -> Routing:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from harness.builders import NOW, SUBNET, app, converged, desired, wanted
 
-from reconciler.core.model import Applied, Blocked, DesiredApp, Ingress, Memory, Observed, Target
-from reconciler.core.routing import route
+from reconciler.core.model import Applied, Blocked, DesiredApp, Ingress, Memory, Observed, SiteState, Target
+from reconciler.core.routing import Routing, route
 from reconciler.core.simulate import empty_host, forecast
 
 LATER = NOW + 10_000
@@ -76,3 +77,12 @@ def test_routes_are_unknown_where_replicas_run_and_no_manifest_can_be_read() -> 
     only = replace(before.observed, engine=replace(before.observed.engine, containers=tasks))
     assert route(lost, only, before.memory).unknown == ()
     assert route(lost, empty_host(), Memory(applied={"shop": Applied("a" * 40, "f", NOW)})).unknown == ()
+
+
+@pytest.mark.parametrize(("loaded", "written", "lost"), [("1", "1", True), (None, "1", True), (None, None, False)])
+def test_routes_that_nobody_knows_are_not_lost_while_nginx_is_down(
+    loaded: str | None, written: str | None, *, lost: bool
+) -> None:
+    routing = Routing((), ("shop",))
+    assert bool(routing.lost_on(SiteState(loaded, written, resolve=True))) is lost
+    assert Routing((), ()).lost_on(SiteState(loaded, written, resolve=True)) == ()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -104,6 +106,16 @@ def test_versions_are_told_the_last_one_first_and_bounded(store: SqliteStore, co
     assert len(versions["shop"]) == 20
 
 
+def test_versions_of_a_quiet_app_outlive_any_number_of_commits(store: SqliteStore, path: Path) -> None:
+    for fingerprint in ("f1", "f2"):
+        store.record_applied("quiet", "r", fingerprint, 1.0, f"sha256:{fingerprint}")
+    store.record_applied("busy", "r", "f", 2.0, "sha256:f")
+    with contextlib.closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE versions SET id = 1000000 WHERE app = 'busy'")  # so often was something applied
+    store.record_applied("busy", "r", "f", 3.0, "sha256:f")
+    assert [version.fingerprint for version in store.memory().versions["quiet"]] == ["f2", "f1"]
+
+
 def test_versions_of_an_app_that_is_gone_stay_and_tell_since_when(store: SqliteStore) -> None:
     store.record_applied("shop", "r", "f", 1.0, "sha256:1")
     store.forget("shop")
@@ -180,6 +192,13 @@ def test_history_is_bounded_for_each_app(store: SqliteStore) -> None:
     assert len(kept) == 200
     assert kept[0].at == 229.0
     assert len(store.history("quiet", 10)) == 1
+
+
+def test_repairs_push_no_version_out_of_the_history(store: SqliteStore) -> None:
+    store.add(HistoryEntry(0.0, "shop", "deployed"))
+    for number in range(230):
+        store.add(HistoryEntry(float(number), "shop", "restarted"))
+    assert [entry.event for entry in store.history("shop", 1000)].count("deployed") == 1
 
 
 def test_history_is_bounded_in_all(store: SqliteStore) -> None:
