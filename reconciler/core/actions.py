@@ -228,6 +228,7 @@ def pull_lane(app: str) -> str:
 NETWORK, NAMES, NGINX, FILES = "host:network", "host:names", "host:nginx", "host:files"
 IMAGES = "host:images"
 HOST_LANES = (NETWORK, NAMES, NGINX, FILES, IMAGES)
+_RESTART = "restart:"
 
 
 def lane(action: Action) -> str:
@@ -252,16 +253,39 @@ def lane(action: Action) -> str:
 def retry_lane(action: Action) -> str:
     """Where its failures are counted. What fails holds up its like only: the name is looked after all the same."""
     if isinstance(action, SetName):
-        return f"name:{action.app}"
+        return name_lane(action.app)
     if isinstance(action, RestartContainer):
-        return f"restart:{action.name}"
+        return f"{_RESTART}{action.app}/{action.name}"
     own = lane(action)
-    return own if own != action.app or is_attempt(action) else f"upkeep:{action.app}"
+    return own if own != action.app or is_attempt(action) else upkeep_lane(action.app)
+
+
+def name_lane(app: str) -> str:
+    """Where failures to write a name are counted."""
+    return f"name:{app}"
+
+
+def upkeep_lane(app: str) -> str:
+    """Where failures are counted of what clears away and writes down."""
+    return f"upkeep:{app}"
 
 
 def drift_lane(app: str) -> str:
     """Where repairs are counted that are needed again and again."""
     return f"drift:{app}"
+
+
+def is_restart_lane(lane: str) -> bool:
+    """Restarts of one container are counted here."""
+    return lane.startswith(_RESTART)
+
+
+def app_of(lane: str) -> str | None:
+    """Whose lane it is; None for the host's own."""
+    if lane in HOST_LANES:
+        return None
+    _, kind, rest = lane.partition(":")
+    return rest.partition("/")[0] if kind else lane
 
 
 def is_attempt(action: Action) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from reconciler.core.actions import HOST_LANES, drift_lane
+from reconciler.core.actions import app_of, drift_lane, is_restart_lane, name_lane, upkeep_lane
 from reconciler.core.model import Retry
 
 FIRST = 1.0
 LONGEST = 300.0
 _CALM = 600.0  # a repair so long after the last one is no repetition
 _RESTART = 10.0  # times as long between two restarts of one container as between two attempts
+_REPEATED = "RepeatedDrift"
 _PATIENCE = 3  # so many repairs of one container are still an accident
 
 
@@ -40,7 +41,7 @@ class Backoff:
         if times > _PATIENCE:
             until = now + _delay(times - _PATIENCE)
             message = f"{container} was repaired {times} times; the next repair waits"
-            self._retries[drift_lane(app)] = Retry(until, times, "RepeatedDrift", message)
+            self._retries[drift_lane(app)] = Retry(until, times, _REPEATED, message)
 
     def restarted(self, lane: str, container: str, now: float) -> None:
         """A replica was restarted because it was not healthy. If that helps nothing, the next time waits longer."""
@@ -61,16 +62,18 @@ class Backoff:
 
     def recovered(self, app: str) -> None:
         """An app is well, and nothing waits to be done for it. Repeated repairs are not forgotten: they made it so."""
-        for lane in (app, f"name:{app}", f"upkeep:{app}"):
+        for lane in (app, name_lane(app), upkeep_lane(app)):
             self._retries.pop(lane, None)
 
     def forget_except(self, apps: Collection[str], now: float) -> None:
         """Drop what concerns apps that are gone, and repairs of long ago."""
-        known = {*HOST_LANES, *(f"{kind}{app}" for kind in ("", "pull:", "name:", "upkeep:") for app in apps)}
-        repeated = {drift_lane(app) for app in apps}
         for lane, retry in list(self._retries.items()):
-            passing = lane in repeated or (lane.startswith("restart:") and lane[8:].partition(".")[0] in apps)
-            if lane not in known and not (passing and is_waiting(retry, now)):
+            app = app_of(lane)
+            gone = app is not None and app not in apps
+            over = retry.reason == _REPEATED and not is_waiting(retry, now)
+            # Its container may be gone for good; until then a restart that fails must wait longer each time.
+            calm = is_restart_lane(lane) and now - retry.not_before > _CALM
+            if gone or over or calm:
                 del self._retries[lane]
         for key in [key for key, (_, last) in self._repairs.items() if now - last > _CALM]:
             del self._repairs[key]

@@ -185,15 +185,23 @@ def _host(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now
         why = "nginx does not run our configuration" if site.loaded is None else "routes changed"
         needs.append(act.LoadSite("", why, wanted.generation, wanted.site_files))
     for action in needs:
-        lane = act.lane(action)
-        draft.needs.add(lane)
-        retry = memory.retries.get(lane)
-        if retry is not None:
-            draft.faults.append((retry.reason, retry.message))
-        if retry is not None and is_waiting(retry, now):
-            draft.wakes.append(retry.not_before)
-        elif lane not in memory.busy:
-            draft.actions.append(action)
+        _try(draft, action, memory, now, free=act.lane(action) not in memory.busy)
+
+
+def _try(draft: _Draft, action: act.Action, memory: Memory, now: float, *, free: bool, notice: str = "") -> None:
+    """Do something for the host now if ``free``, and later and later where it has failed.
+
+    A failure is a fault of the host; where ``notice`` names a reason, it is only told, under that reason.
+    """
+    lane = act.lane(action)
+    draft.needs.add(lane)
+    retry = memory.retries.get(lane)
+    if retry is not None:
+        (draft.notices if notice else draft.faults).append((notice or retry.reason, retry.message))
+    if retry is not None and is_waiting(retry, now):
+        draft.wakes.append(retry.not_before)
+    elif free:
+        draft.actions.append(action)
 
 
 def _routes(draft: _Draft, wanted: Wanted) -> None:
@@ -228,14 +236,8 @@ def _sweep(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, no
     keep = _directories(wanted, observed)
     if not observed.present - keep and memory.swept:
         return
-    draft.needs.add(act.FILES)
-    retry = memory.retries.get(act.FILES)
-    if retry is not None:
-        draft.faults.append((retry.reason, retry.message))
-    if retry is not None and is_waiting(retry, now):
-        draft.wakes.append(retry.not_before)
-    elif not draft.actions and not memory.busy:
-        draft.actions.append(act.RemoveLeftovers("", "no app uses these files and secrets any more", keep))
+    sweep = act.RemoveLeftovers("", "no app uses these files and secrets any more", keep)
+    _try(draft, sweep, memory, now, free=not draft.actions and not memory.busy)
 
 
 def _collect(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now: float) -> None:
@@ -243,15 +245,12 @@ def _collect(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, 
     found = unneeded(wanted, observed.engine, memory, now)
     if not found:
         return
-    draft.needs.add(act.IMAGES)
+    # Each time another one: that one cannot be removed keeps no other on the disk.
     retry = memory.retries.get(act.IMAGES)
-    if retry is not None:
-        draft.notices.append(("ImageNotRemoved", retry.message))
-    if retry is not None and is_waiting(retry, now):
-        draft.wakes.append(retry.not_before)
-    elif not draft.actions and not memory.busy and not any(s.reason in _PASSING for s in draft.statuses.values()):
-        # Each time another one: that one cannot be removed keeps no other on the disk.
-        draft.actions.append(found[(retry.attempts if retry else 0) % len(found)])
+    image = found[(retry.attempts if retry else 0) % len(found)]
+    at_rest = not any(status.reason in _PASSING for status in draft.statuses.values())
+    free = not draft.actions and not memory.busy and at_rest
+    _try(draft, image, memory, now, free=free, notice="ImageNotRemoved")
 
 
 def _directories(wanted: Wanted, observed: Observed) -> frozenset[str]:

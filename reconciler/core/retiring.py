@@ -33,11 +33,7 @@ def clear_failed(facts: Facts) -> Step:
         claim = container.claim
         if claim is None or claim.fingerprint != facts.target.failed or container.address in serving:
             continue
-        if container.state in {"running", "paused", "restarting"}:
-            step.actions.append(
-                act.StopContainer(claim.app, why, container.id, container.name, container.stop_grace_period)
-            )
-        step.actions.append(act.RemoveContainer(claim.app, why, container.id, container.name, claim.fingerprint))
+        take_away(step, claim.app, container, why)
     return step
 
 
@@ -71,17 +67,33 @@ def retire(
     facts: Facts, step: Step, container: Container, name: NameState | None, drain: float, why: str
 ) -> float | None:
     """Stop and remove a container nobody talks to; else when to look again."""
-    claim = container.claim
-    if claim is None:
+    if container.claim is None:
         return None
-    app = facts.target.name
-    if container.state in {"running", "paused", "restarting"}:
+    if is_up(container):
         since = name.written_at if name else container.started_at
         if name is not None and not settled(facts, name, step):
             return None
         connected = facts.observed.connections.get(container.id, 0)
         if connected and facts.now < since + facts.timing.settle + drain:
             return facts.now + facts.timing.drain_poll
-        step.actions.append(act.StopContainer(app, why, container.id, container.name, container.stop_grace_period))
-    step.actions.append(act.RemoveContainer(app, why, container.id, container.name, claim.fingerprint))
+    take_away(step, facts.target.name, container, why)
     return None
+
+
+def is_up(container: Container) -> bool:
+    """It has to be stopped before it can be removed, or before another may have what it has."""
+    return container.state in {"running", "paused", "restarting"}
+
+
+def stop(step: Step, app: str, container: Container, why: str) -> None:
+    """Stop a container, if it is up."""
+    if is_up(container):
+        grace = container.stop_grace_period
+        step.actions.append(act.StopContainer(app, why, container.id, container.name, grace))
+
+
+def take_away(step: Step, app: str, container: Container, why: str) -> None:
+    """Stop and remove a container."""
+    stop(step, app, container, why)
+    fingerprint = container.claim.fingerprint if container.claim else ""
+    step.actions.append(act.RemoveContainer(app, why, container.id, container.name, fingerprint))

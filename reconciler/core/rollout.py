@@ -18,10 +18,11 @@ from typing import Literal
 from reconciler.core import actions as act
 from reconciler.core.desired import changed_fields
 from reconciler.core.mending import SUBNET_FULL, mend
-from reconciler.core.model import App, Blocked, Container, DesiredApp, NameState, Target, Task
+from reconciler.core.model import App, Blocked, Container, DesiredApp, NameState, Target
 from reconciler.core.readiness import is_ready, is_sick
-from reconciler.core.retiring import retire, settled
+from reconciler.core.retiring import is_up, retire, settled, stop
 from reconciler.core.step import Facts, Step
+from reconciler.core.tasks import before_deploy, end_task
 
 CRASH_LOOP = 3
 """So many restarts before it was ever healthy are a crash loop. One or two are an app that came before its database."""
@@ -105,9 +106,7 @@ class _Rollout:
         self._put_files()
         if not self._may_start():
             return self._look_after_previous()
-        if self.strategy == "recreate" and any(
-            c.state in {"running", "paused", "restarting"} for c in self.old_versions
-        ):
+        if self.strategy == "recreate" and any(map(is_up, self.old_versions)):
             self._stop_old_first()
             return step
         self._start_missing()
@@ -143,7 +142,8 @@ class _Rollout:
         if holder:
             self.step_.say("WaitingForRelease", holder)
             return False
-        return self.app.before_deploy is None or self._before_deploy()
+        task = self.app.before_deploy
+        return task is None or before_deploy(self.step_, self.facts, self.desired, task, self.tasks)
 
     def _look_after_previous(self) -> Step:
         """While this version may not start, the one that runs is kept as if nothing had been committed."""
@@ -158,54 +158,6 @@ class _Rollout:
             self.step_.wait(kept.wake_at, "", "")
         return self.step_
 
-    def _before_deploy(self) -> bool:
-        """Whether it has run to a good end for this fingerprint. Its container, kept until then, is the proof."""
-        task = self.app.before_deploy
-        if task is None:
-            return True
-        ours = [c for c in self.tasks if c.claim and c.claim.fingerprint == self.desired.fingerprint]
-        others = [c for c in self.tasks if c not in ours and c.state == "running"]
-        if others:  # two migrations at once would be worse than a wait
-            until = others[0].started_at + task.timeout
-            if self.facts.now < until:
-                self.step_.wait(until, "BeforeDeploy", "waiting for before_deploy of another version to end")
-            else:
-                self._end_task(others[0], "before_deploy of another version does not end")
-            return False
-        return self._task_has_ended_well(task, ours[0]) if ours else self._run_task(task)
-
-    def _run_task(self, task: Task) -> bool:
-        name = f"{self.app.name}.before.{self.desired.fingerprint[:8]}"
-        address = self.facts.pool.take()
-        if address is None:
-            self._subnet_full()
-            return False
-        spec = replace(self.desired.spec, command=task.command, ports=(), health=None, restart=False)
-        why = "before_deploy runs once for each version"
-        self.step_.actions.append(act.RunTask(self.app.name, why, self.desired, address, name, spec))
-        self.step_.say("BeforeDeploy", "before_deploy is starting; nothing has changed yet")
-        return False
-
-    def _task_has_ended_well(self, task: Task, container: Container) -> bool:
-        where = (container.id, container.name)
-        until = container.started_at + task.timeout
-        if container.state == "created" and container.error:
-            self._end_task(container, f"before_deploy could not be started: {container.error}")
-        elif container.state == "created":
-            why = "before_deploy was created but not started"
-            self.step_.actions.append(act.StartContainer(self.app.name, why, *where))
-            self.step_.say("BeforeDeploy", "before_deploy is starting; nothing has changed yet")
-        elif container.state == "running" and self.facts.now < until:
-            self.step_.wait(until, "BeforeDeploy", "before_deploy is running; no traffic has moved")
-        elif container.state == "running":
-            self._fail("BeforeDeployTimeout", f"before_deploy did not end within {task.timeout:g} s", container)
-        elif container.state != "exited" or container.exit_code != 0:
-            end = "ran out of memory" if container.oom_killed else f"ended with exit code {container.exit_code}"
-            self._fail("BeforeDeployFailed", f"before_deploy {container.error or end}", container)
-        else:
-            return True
-        return False
-
     # -- replicas --------------------------------------------------------------------------------------------------
 
     def _stop_old_first(self) -> None:
@@ -216,20 +168,8 @@ class _Rollout:
         if staying != self.name_state.written:
             self.step_.actions.append(act.SetName(self.app.name, why, staying))
         for container in self.old_versions:
-            if container.state in {"running", "paused", "restarting"}:
-                self.step_.actions.append(
-                    act.StopContainer(self.app.name, why, container.id, container.name, container.stop_grace_period)
-                )
+            stop(self.step_, self.app.name, container, why)
         self.step_.say("RollingOut", f"replacing {self._change()}; {why}")
-
-    def _end_task(self, container: Container, why: str) -> None:
-        if container.state in {"running", "paused"}:
-            self.step_.actions.append(
-                act.StopContainer(self.app.name, why, container.id, container.name, container.stop_grace_period)
-            )
-        fingerprint = container.claim.fingerprint if container.claim else ""
-        self.step_.actions.append(act.RemoveContainer(self.app.name, why, container.id, container.name, fingerprint))
-        self.step_.say("BeforeDeploy", why)
 
     def _holder(self) -> str:
         """Who has what this app wants for itself alone: an app that was renamed, or one that gives it up."""
@@ -245,7 +185,7 @@ class _Rollout:
             name = f"{self.app.name}.{slot}.{self.desired.fingerprint[:8]}"
             address = self.facts.pool.take()
             if address is None:
-                self._subnet_full()
+                self.step_.subnet_full(self.facts.now)
                 return
             applied = self.facts.applied
             drift = self.drift and applied is not None and applied.revision == self.desired.revision
@@ -263,20 +203,12 @@ class _Rollout:
         under_way = len(self.leaving) + sum(not ready for ready, *_ in self.ready.values())
         return missing[: max(0, self.app.rollout.max_parallel - under_way)]
 
-    def _subnet_full(self) -> None:
-        self.step_.stalled = True
-        self.step_.wait(
-            self.facts.now + 60,
-            "SubnetFull",
-            "no address of docker.subnet is free; remove containers or make the subnet larger",
-        )
-
     def _repair(self) -> None:
         """Bring existing current replicas back to what the manifest says, with the gentlest means."""
         for _, container in sorted(self.current.items()):
             repair = mend(container, self.desired, self.facts.pool, drift=self.drift)
             if repair is SUBNET_FULL:
-                self._subnet_full()
+                self.step_.subnet_full(self.facts.now)
             elif repair is not None:
                 self.step_.actions.append(repair)
                 self.step_.say("Repairing", repair.reason)
@@ -318,12 +250,13 @@ class _Rollout:
             if self.ready[slot][0]:
                 continue
             if container.oom_killed and container.restarts:
-                self._fail("OutOfMemory", f"{container.name} ran out of memory ({_size(self.desired)})", container)
+                message = f"{container.name} ran out of memory ({_size(self.desired)})"
+                self.step_.give_up(self.desired, "OutOfMemory", message, container)
                 return True
             if container.restarts >= CRASH_LOOP:
                 code = "" if container.exit_code is None else f", last exit code {container.exit_code}"
                 message = f"{container.name} ended {container.restarts} times before it was healthy{code}"
-                self._fail("CrashLoop", message, container)
+                self.step_.give_up(self.desired, "CrashLoop", message, container)
                 return True
             if container.state == "restarting":  # and then it has its time; until then this is no standstill
                 self.step_.wait(self.facts.now + _RESTARTING, *self._starting(slot, container))
@@ -334,7 +267,7 @@ class _Rollout:
                 self.step_.wait(until, *self._starting(slot, container))
             elif is_sick(container, self.app, self.facts.observed):
                 message = f"{container.name} was not healthy within {health.deadline:g} s: {self.ready[slot][2]}"
-                self._fail("DeadlineExceeded", message, container)
+                self.step_.give_up(self.desired, "DeadlineExceeded", message, container)
                 return True
         return False
 
@@ -342,10 +275,6 @@ class _Rollout:
         detail = self.ready[slot][2]
         still = "; the old version goes on serving" if any(c.state == "running" for c in self.retiring) else ""
         return "RollingOut", f"waiting until {container.name} is healthy{f' ({detail})' if detail else ''}{still}"
-
-    def _fail(self, cause: str, message: str, container: Container) -> None:
-        self.step_.actions = [act.Quarantine(self.app.name, message, self.desired, cause, message, container.id)]
-        self.step_.reason, self.step_.message = cause, message
 
     # -- the name --------------------------------------------------------------------------------------------------
 
@@ -436,7 +365,7 @@ class _Rollout:
         needed = {self.desired.fingerprint, self.facts.pending}
         for task in self.tasks:
             if task.claim and task.claim.fingerprint not in needed and not self.step_.actions:
-                self._end_task(task, "its version is not wanted any more")
+                end_task(self.step_, self.app.name, task, "its version is not wanted any more")
         if self.step_.actions or self.retiring or not self.all_ready:
             if not self.all_ready:
                 sick = [self.ready[slot][2] or c.name for slot, c in self.current.items() if not self.ready[slot][0]]

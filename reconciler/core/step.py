@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from reconciler.core import actions as act
 from reconciler.core.addresses import AddressPool
-from reconciler.core.model import Applied, Container, Observed, Target
+from reconciler.core.model import Applied, Container, DesiredApp, Observed, Target
+
+_SUBNET_FULL = 60.0  # seconds until somebody may have made room
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,17 @@ class Step:
         """Look again at ``until``; the first reason given is the one that people see."""
         self.wake_at = until if self.wake_at is None else min(self.wake_at, until)
         return self.say(reason, message)
+
+    def subnet_full(self, now: float) -> None:
+        """There is no address for what is to be started."""
+        self.stalled = True
+        message = "no address of docker.subnet is free; remove containers or make the subnet larger"
+        self.wait(now + _SUBNET_FULL, "SubnetFull", message)
+
+    def give_up(self, desired: DesiredApp, cause: str, message: str, container: Container) -> None:
+        """This version has failed: nothing else is done for it."""
+        self.actions = [act.Quarantine(desired.name, message, desired, cause, message, container.id)]
+        self.reason, self.message = cause, message
 
     def say(self, reason: str, message: str) -> Step:
         """Set the reason unless there is one."""

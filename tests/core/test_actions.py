@@ -20,6 +20,21 @@ def test_what_ails_one_part_of_the_host_holds_up_no_other() -> None:
     assert tuple(act.lane(action) for action in actions) == act.HOST_LANES
 
 
+def test_every_lane_says_whose_it_is() -> None:
+    retried: list[act.Action] = [
+        act.Unpause("shop", "", "c", "shop.1"),
+        act.SetName("shop", "", ()),
+        act.RemoveContainer("shop", "", "c", "shop.1", "f"),
+        act.RestartContainer("shop", "", "c", "shop.1", 10),
+        act.PullImage("shop", "", "shop:1", None, "r"),
+    ]
+    lanes = [act.retry_lane(action) for action in retried]
+    assert len(set(lanes)) == len(lanes), "what fails holds up its like only"
+    assert {act.app_of(lane) for lane in (*lanes, act.drift_lane("shop"))} == {"shop"}
+    assert {act.app_of(lane) for lane in act.HOST_LANES} == {None}
+    assert [act.is_restart_lane(lane) for lane in lanes] == [False, False, False, True, False]
+
+
 def test_the_name_and_what_retires_are_no_attempts() -> None:
     assert act.is_attempt(act.Unpause("shop", "", "c", "shop.1"))
     assert not act.is_attempt(act.SetName("shop", "", ()))

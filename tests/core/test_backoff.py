@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from reconciler.core.actions import NGINX
+from reconciler.core.actions import NGINX, RestartContainer, retry_lane
 from reconciler.core.backoff import LONGEST, Backoff, is_waiting
 from reconciler.core.model import Retry
 
@@ -64,3 +64,27 @@ def test_a_clock_that_went_back_makes_nobody_wait_for_ever() -> None:
     assert not is_waiting(retry, 10_000.0)
     assert not is_waiting(retry, 10_000.0 - LONGEST - 1)
     assert not is_waiting(None, 0.0)
+
+
+def test_restarts_that_do_not_help_wait_longer_each_time_whether_they_fail_or_not() -> None:
+    lane = retry_lane(RestartContainer("shop", "", "id", "shop.1.x", 10.0))
+    backoff, now, waits = Backoff(), 100.0, []
+    for _ in range(3):
+        backoff.restarted(lane, "shop.1.x", now)
+        waits.append(backoff.retries[lane].not_before - now)
+        now = backoff.retries[lane].not_before
+        backoff.forget_except({"shop"}, now)
+    assert waits == [10.0, 20.0, 40.0]
+    assert "restarted 3 times" in backoff.retries[lane].message
+    backoff, waits = Backoff(), []
+    for _ in range(3):
+        backoff.failed(lane, "DockerError", "busy", now)
+        waits.append(backoff.retries[lane].not_before - now)
+        now = backoff.retries[lane].not_before
+        backoff.forget_except({"shop"}, now)
+    assert waits == [1.0, 2.0, 4.0]
+    backoff.forget_except({"shop"}, now + 601)
+    assert backoff.retries == {}
+    backoff.restarted(lane, "shop.1.x", now)
+    backoff.forget_except({"other"}, now)
+    assert backoff.retries == {}

@@ -13,6 +13,7 @@ from harness.builders import (
     converged,
     desired,
     kinds,
+    order,
     paper,
     steps,
     wanted,
@@ -36,13 +37,9 @@ from reconciler.core.model import (
 )
 from reconciler.core.plan import retiring, watch_list
 from reconciler.core.routes import Clash
-from reconciler.core.simulate import Forecast, empty_host, forecast
+from reconciler.core.simulate import empty_host, forecast
 
 LATER = NOW + 10_000
-
-
-def order(end: Forecast) -> list[str]:
-    return [type(event.action).__name__ for event in end.events]
 
 
 def test_first_deployment_starts_waits_names_and_records() -> None:
@@ -164,32 +161,6 @@ def test_a_version_that_never_becomes_healthy_takes_no_traffic_and_is_quarantine
     assert isinstance(quarantine, act.Quarantine)
     assert (quarantine.cause, quarantine.container) == ("DeadlineExceeded", fresh.id)
     assert "GET /: 500" in quarantine.message
-
-
-def test_before_deploy_runs_once_and_before_any_replica() -> None:
-    migrated = app(before_deploy=Task(("migrate",)))
-    end = converged(desired(migrated))
-    assert order(end)[:3] == ["LoadSite", "RunTask", "StartReplica"]
-    gone = without(end.observed, "shop.1.")
-    assert "RunTask" not in kinds(steps(end.wanted, gone, end.memory, LATER))
-
-
-def test_a_failed_before_deploy_changes_nothing_else() -> None:
-    migrated = app(before_deploy=Task(("migrate",)))
-    before = converged(desired(migrated))
-    new = desired(migrated, image="sha256:2")
-    end = forecast(wanted(new), before.observed, before.memory, SUBNET, LATER)
-    task = next(c for c in end.observed.engine.containers if c.name.startswith("shop.before."))
-    observed = replace(
-        before.observed,
-        engine=replace(
-            before.observed.engine,
-            containers=(container(before, "shop.1."), replace(task, exit_code=3)),
-        ),
-    )
-    made = steps(wanted(new), observed, before.memory, LATER + 9)
-    assert kinds(made) == ["Quarantine"]
-    assert "exit code 3" in made.actions[0].reason
 
 
 def test_dependencies_come_first_and_name_themselves() -> None:
@@ -406,22 +377,6 @@ def test_what_is_wrong_with_one_part_of_the_host_bars_no_other_and_passes_when_i
     made = steps(end.wanted, down, memory, LATER)
     assert kinds(made) == ["StartNames"]
     assert made.faults == (("NginxDown", "nginx does not run"),)
-
-
-def test_migrations_never_overlap_and_one_that_does_not_end_is_ended() -> None:
-    migrated = app(before_deploy=Task(("migrate",), timeout=60))
-    before = converged(desired(migrated))
-    two = forecast(wanted(desired(migrated, image="sha256:2")), before.observed, before.memory, SUBNET, LATER)
-    task = next(c for c in two.observed.engine.containers if c.name.startswith("shop.before."))
-    running = replace(task, state="running", started_at=LATER, exit_code=None)
-    observed = replace(
-        before.observed, engine=replace(before.observed.engine, containers=(container(before, "shop.1."), running))
-    )
-    third = wanted(desired(migrated, image="sha256:3"))
-    waiting = steps(third, observed, before.memory, LATER + 10)
-    assert "RunTask" not in kinds(waiting)
-    assert waiting.wake_at == LATER + 60
-    assert kinds(steps(third, observed, before.memory, LATER + 61)) == ["StopContainer", "RemoveContainer"]
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_replica_that_no_restart_helps_keeps_no_other_from_being_restarted() -
     two = next(c for c in sick.engine.containers if c.name.startswith("shop.2."))
     name = NameState((two.address or "",), NOW, (two.address or "",))
     observed = replace(sick, names=replace(sick.names, names={"shop": name}))
-    memory = replace(end.memory, retries={f"restart:{one.name}": Retry(LATER + 300, 9, "Unhealthy", "x")})
+    memory = replace(end.memory, retries={f"restart:shop/{one.name}": Retry(LATER + 300, 9, "Unhealthy", "x")})
     made = steps(end.wanted, observed, memory, LATER + 60)
     assert [a.name for a in made.actions if isinstance(a, act.RestartContainer)] == [two.name]
 

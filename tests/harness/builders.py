@@ -69,3 +69,7 @@ def without(observed: Observed, container: str) -> Observed:
 
 def container(end: Forecast, prefix: str) -> Container:
     return next(c for c in end.observed.engine.containers if c.name.startswith(prefix))
+
+
+def order(end: Forecast) -> list[str]:
+    return [type(event.action).__name__ for event in end.events]
