@@ -588,6 +588,10 @@ class Version:
     """Image id."""
     at: float
     """Unix time at which it was applied last; of an app that was removed, at which that was done."""
+    revision: str = ""
+    """At which it was applied last; empty where an older agent wrote it down."""
+    place: int = 0
+    """In the order in which versions served here for the first time: going back leads to a smaller one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,12 +152,14 @@ class Paper:
     def _applied(self, action: act.RecordApplied) -> None:
         desired, memory = action.desired, self.memory
         applied = Applied(desired.revision, desired.fingerprint, self.now)
-        others = (v for v in memory.versions.get(action.app, ()) if v.fingerprint != desired.fingerprint)
-        versions = (Version(desired.fingerprint, desired.spec.image, self.now), *others)
+        known = memory.versions.get(action.app, ())
+        others = [v for v in known if v.fingerprint != desired.fingerprint]
+        place = next((v.place for v in known if v not in others), max((v.place for v in known), default=0) + 1)
+        version = Version(desired.fingerprint, desired.spec.image, self.now, desired.revision, place)
         self.memory = replace(
             memory,
             applied={**memory.applied, action.app: applied},
-            versions={**memory.versions, action.app: versions},
+            versions={**memory.versions, action.app: (version, *others)},
         )
 
     def _forget(self, action: act.RecordPruned | act.RemoveLeftovers | act.CollectImage) -> None:

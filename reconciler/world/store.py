@@ -36,6 +36,11 @@ _MIGRATIONS = (
         at REAL NOT NULL, UNIQUE (app, fingerprint));
     CREATE TABLE brought (image TEXT NOT NULL, name TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (image, name));
     """,
+    """
+    ALTER TABLE versions ADD COLUMN revision TEXT NOT NULL DEFAULT '';
+    ALTER TABLE versions ADD COLUMN place INTEGER NOT NULL DEFAULT 0;
+    UPDATE versions SET place = id;
+    """,
 )
 _APPLICATION = 0x7265636F  # "reco"
 
@@ -50,7 +55,10 @@ _DAMAGED = (
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(HistoryEntry))
 _COLUMNS = ", ".join(_FIELDS)
-_ADD_VERSION = "INSERT OR REPLACE INTO versions (app, fingerprint, image, at) VALUES (?, ?, ?, ?)"  # as the newest row
+_ADD_VERSION = """
+    INSERT OR REPLACE INTO versions (app, fingerprint, image, at, revision, place)  -- as the newest row
+    VALUES (?1, ?2, ?3, ?4, ?5, coalesce((SELECT place FROM versions WHERE app = ?1 AND fingerprint = ?2),
+                                         (SELECT max(place) + 1 FROM versions), 1))"""
 _ADD = f"INSERT INTO history ({_COLUMNS}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608  (our field names)
 _PRUNE_REPAIRS, _PRUNE_REST = (  # apart: repairs may be many, and who goes back must still find the versions
     f"""DELETE FROM history WHERE app = ? AND event {which} AND id <=
@@ -115,7 +123,7 @@ class SqliteStore:
             return
         self._decide(
             applied,
-            (_ADD_VERSION, (app, fingerprint, image, at)),
+            (_ADD_VERSION, (app, fingerprint, image, at, revision)),
             (
                 """DELETE FROM versions WHERE app = ? AND id <=
                    (SELECT id FROM versions WHERE app = ? ORDER BY id DESC LIMIT 1 OFFSET ?)""",
@@ -214,7 +222,9 @@ class SqliteStore:
 def _versions(connection: sqlite3.Connection) -> dict[str, tuple[Version, ...]]:
     """By app, in the order of writing, whatever the clock did: the last one first."""
     found: dict[str, tuple[Version, ...]] = {}
-    for app, *row in connection.execute("SELECT app, fingerprint, image, at FROM versions ORDER BY id DESC"):
+    for app, *row in connection.execute(
+        "SELECT app, fingerprint, image, at, revision, place FROM versions ORDER BY id DESC"
+    ):
         found[app] = (*found.get(app, ()), Version(*row))
     return found
 

@@ -102,7 +102,8 @@ def test_versions_are_told_the_last_one_first_and_bounded(store: SqliteStore, co
     versions = command_line.memory().versions
     assert versions.keys() == {"shop"}
     assert [version.fingerprint for version in versions["shop"][:3]] == ["f10", "f24", "f23"]
-    assert versions["shop"][0] == Version("f10", "sha256:10", 1.0)
+    assert versions["shop"][0] == Version("f10", "sha256:10", 1.0, "r", 11)
+    assert versions["shop"][1].place == 25, "f10 served before it did, for the first time"
     assert len(versions["shop"]) == 20
 
 
@@ -145,7 +146,7 @@ def test_a_store_of_the_first_version_is_taken_over(path: Path) -> None:
     try:
         assert decisions(store) == Memory(applied={"shop": Applied("r1", "f1", 1.0)})
         store.record_applied("shop", "r1", "f1", 2.0, "sha256:1")
-        assert store.memory().versions == {"shop": (Version("f1", "sha256:1", 2.0),)}
+        assert store.memory().versions == {"shop": (Version("f1", "sha256:1", 2.0, "r1", 1),)}
     finally:
         store.close()
 
