@@ -161,7 +161,8 @@ def test_secrets_that_cannot_be_read_change_nothing(host: Host, tmp_path: Path) 
         assert "Install sops" in host.wait_reason("SopsMissing")["message"]
         assert "env_secret=second" in host.get("/cgi-bin/show")[1]
         sops.symlink_to(shutil.which("sops") or "/nonexistent")
-        host.wait(lambda: "env_secret=third" in host.get("/cgi-bin/show")[1], what="sops is back")
+        host.wait_synced(host.repository.head, "shop")  # sops is back
+        assert "env_secret=third" in host.get("/cgi-bin/show")[1]
 
         # The wrong key, then none, then the right one.
         right = host.smith.key.read_bytes()

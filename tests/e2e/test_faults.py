@@ -148,7 +148,7 @@ def test_a_repository_that_is_gone_or_silent_stops_nothing(shop: Host) -> None:
         host.start_agent()
         host.wait(lambda: host.fault("GitTimeout"), what="the silence is named")
         assert "within 1 s" in host.fault("GitTimeout")
-        assert host.app()["sync"] == "Synced"
+        host.wait(lambda: host.app()["sync"] == "Synced", what="shop is known to be as it should")
         wait_repaired(host, "shop")
         server.stop()
         host.wait(lambda: host.fault("GitUnreachable"), what="nobody listens")

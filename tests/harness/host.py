@@ -230,7 +230,7 @@ class Host:
         assert status is not None, "no agent answers"
         return dict(status["apps"].get(name, {}))
 
-    def wait(self, check: Any, *, within: float = 40.0, what: str = "") -> Any:
+    def wait(self, check: Any, *, within: float = 60.0, what: str = "") -> Any:
         try:
             return eventually(check, within=within, every=0.1, what=what)
         except AssertionError as error:
@@ -248,7 +248,7 @@ class Host:
         containers = [f"  {c['Names']} {c['Status']}" for c in self.client.api.containers(all=True)]
         return "\n".join(["", status["verdict"], *apps, "containers:", *containers, "log:", *log])
 
-    def wait_synced(self, revision: str, *names: str, within: float = 40.0) -> None:
+    def wait_synced(self, revision: str, *names: str, within: float = 60.0) -> None:
         """Wait until the agent has applied a revision for these apps (default: all)."""
 
         def synced() -> bool:
@@ -259,7 +259,7 @@ class Host:
 
         self.wait(synced, within=within, what=f"{names or 'all apps'} synced at {revision[:8]}")
 
-    def wait_reason(self, reason: str, name: str = "shop", within: float = 40.0) -> dict[str, Any]:
+    def wait_reason(self, reason: str, name: str = "shop", within: float = 60.0) -> dict[str, Any]:
         self.wait(lambda: self.app(name).get("reason") == reason, within=within, what=f"{name} says {reason}")
         return self.app(name)
 

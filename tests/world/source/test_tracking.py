@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from harness.git import ConfigRepository, processes, run_git
+from harness.waiting import eventually
 
 from reconciler.errors import InvalidInput, InvalidSettings, Refused, Unavailable
 from reconciler.settings import Repository
@@ -140,8 +141,8 @@ def test_many_fetches_leak_nothing(lab: Lab) -> None:
         assert lab.image(sha) == f"shop:1{number}"
     lab.source.fetch()
     assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208  (as above)
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert not [pid for pid in children if int(pid) in processes("cat-file")]
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    eventually(lambda: not {*map(int, children.read_text().split())} & {*processes("cat-file")}, what="all have ended")
 
 
 # --- rewritten ---
