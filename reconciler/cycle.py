@@ -18,13 +18,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from reconciler import __version__
 from reconciler.apply import Apply, Outcome
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
-from reconciler.core import serialise
 from reconciler.core.backoff import Backoff
 from reconciler.core.model import (
     App,
@@ -44,11 +42,12 @@ from reconciler.core.removals import PRUNE_BLOCKED, refused_removals
 from reconciler.core.rollout import strategy_of
 from reconciler.core.routing import route
 from reconciler.core.site import Generation
-from reconciler.core.status import AppStatus, HostStatus
+from reconciler.core.status import HostStatus
 from reconciler.core.step import Timing
 from reconciler.core.wanted import Wanted
 from reconciler.errors import Failed, InvalidInput, ReconcilerError, Unavailable
-from reconciler.protocols import Clock, Engine, Files, HistoryEntry, Meter, Names, Prober, Site, Source, Store
+from reconciler.protocols import Clock, Engine, Files, Meter, Names, Prober, Site, Source, Store
+from reconciler.report import Report, Seen
 from reconciler.targets import ReadCatalog, Targets
 
 log = logging.getLogger(__name__)
@@ -56,14 +55,10 @@ T = TypeVar("T")
 
 _ATTEMPTS_WHILE_DOWN = 6
 """So often, within about a minute, a version is tried for which the old one had to stop."""
-_KEEP_EVERY = 60.0  # seconds
 _QUIET = 3600.0  # seconds; images of apps that are gone go after days
 _GONE_WHILE_SUSPENDED = "the repository no longer names it, but it is suspended and stays"
-_NOTICES = frozenset({"StoreDamaged", "ImageNotRemoved"})
-"""Faults that a person should know of, but that hold up nothing."""
 
 RenderSite = Callable[[Sequence[App], SiteState], Generation]
-Result = Literal["converged", "progressing", "blocked", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +148,13 @@ class Cycle:
         self._fingerprints: dict[str, str] = {}
         self._fetch_fault: tuple[str, str] | None = None
         self._last_fetch_at: float | None = None
-        self._standing: dict[str, tuple[AppStatus, AppStatus]] = {}
-        self._said: dict[str, tuple[str, str]] = {}
-        self._kept = ("", 0.0)
         self._quiet: tuple[tuple[Wanted, Observed, Memory], Plan, float] | None = None
-        self.status: HostStatus | None = None
+        self._report = Report(rules.host, world.store, world.meter, world.clock)
+
+    @property
+    def status(self) -> HostStatus | None:
         """Where everything stands, after the last cycle."""
+        return self._report.status
 
     # -- the walk ---------------------------------------------------------------------------------------------------
 
@@ -197,13 +193,13 @@ class Cycle:
             commit = self.tip()
             view = self.look(commit, phases)
         except ReconcilerError as error:
-            return self._report_failure(error, commit, phases)
+            return self._fail(error, commit, phases)
         except Exception as error:
             # Nothing that stands in a repository may stop the agent; the next commit may mend it.
             log.exception("the walk found an error in the agent itself")
-            return self._report_failure(_internal(error), commit, phases)
+            return self._fail(_internal(error), commit, phases)
         phases.time("apply", lambda: self._apply.start(view.plan.actions))
-        self._report(view, phases)
+        self._told(view, phases)
         return view.plan
 
     def tip(self) -> Commit:
@@ -362,7 +358,8 @@ class Cycle:
 
     # -- report -----------------------------------------------------------------------------------------------------
 
-    def _report(self, view: View, phases: _Phases) -> None:
+    def _told(self, view: View, phases: _Phases) -> None:
+        """What came right is forgotten, what happened is written down, and where everything stands is said."""
         world, made = self._world, view.plan
         self._backoff.forget_except({*view.wanted.targets, *made.statuses}, world.clock())
         for lane in set(act.HOST_LANES) - made.needs:
@@ -382,115 +379,20 @@ class Cycle:
         fetch_fault = (self._fetch_fault,) if self._fetch_fault else ()
         site_fault = (self._site_fault,) if self._site_fault else ()
         faults = (*fetch_fault, *site_fault, *world.store.faults(), *made.faults, *made.notices)
-        busy = self._apply.busy or view.memory.busy
-        hindered = any(reason not in _NOTICES for reason, _ in faults)
-        result: Result = "converged" if made.converged and not busy and not hindered else "progressing"
-        if result == "progressing" and not busy and not made.actions and made.wake_at is None:
-            result = "blocked"
-        statuses = {name: self._dated(status) for name, status in made.statuses.items()}
-        self._say_changes(statuses, view.commit)
-        self._publish(
-            HostStatus(
-                host=self._rules.host,
-                version=__version__,
-                at=world.clock(),
-                verdict=verdict(view.commit, statuses, faults, result),
-                result=result,
-                apps=statuses,
-                problems=view.wanted.catalog.problems,
-                commit=view.commit,
-                faults=faults,
-                prune_blocked=made.prune_blocked,
-                last_fetch_at=self._last_fetch_at,
-            ),
-            phases,
-        )
+        busy = bool(self._apply.busy or view.memory.busy)
+        seen = Seen(view.commit, view.wanted.catalog.problems, faults, self._last_fetch_at)
+        told = self._report.walked(made, seen, busy=busy)
+        world.meter.record_cycle(told.result, phases.seconds)
         world.meter.set_containers(_pids(view.observed.engine.containers))
 
-    def _report_failure(self, error: ReconcilerError, commit: Commit | None, phases: _Phases) -> Plan:
-        """Nothing could be planned. Apps go on as they are; what was known of them is kept, marked unknown."""
-        before = self.status
+    def _fail(self, error: ReconcilerError, commit: Commit | None, phases: _Phases) -> Plan:
+        """Nothing could be planned."""
         faults = [(error.reason, str(error))]
         if self._fetch_fault and self._fetch_fault not in faults:
             faults.append(self._fetch_fault)
-        self._publish(
-            HostStatus(
-                host=self._rules.host,
-                version=__version__,
-                at=self._world.clock(),
-                verdict=f"failed: {error}",
-                result="failed",
-                apps={n: replace(s, sync="Unknown") for n, s in before.apps.items()} if before else {},
-                problems=before.problems if before else (),
-                commit=commit or (before.commit if before else None),
-                faults=tuple(faults),
-                last_fetch_at=self._last_fetch_at,
-            ),
-            phases,
-        )
+        told = self._report.failed(error, commit, tuple(faults), self._last_fetch_at)
+        self._world.meter.record_cycle(told.result, phases.seconds)
         return Plan(faults=tuple(faults))
-
-    def _publish(self, status: HostStatus, phases: _Phases) -> None:
-        if self.status is None or self.status.verdict != status.verdict:
-            log.info("%s", status.verdict)
-        self.status = status
-        self._keep(status)
-        self._world.meter.update(status)
-        self._world.meter.record_cycle(status.result, phases.seconds)
-
-    def _keep(self, status: HostStatus) -> None:
-        """In the store, for when no agent runs: when something changed, and now and then to say we were here."""
-        was, at = self._kept
-        if was == status.verdict and status.at - at < _KEEP_EVERY:
-            return
-        try:
-            self._world.store.save_status(serialise.text(status), status.at)
-            self._kept = (status.verdict, status.at)
-        except ReconcilerError as error:
-            log.warning("the status cannot be kept: %s", error)
-
-    def _dated(self, status: AppStatus) -> AppStatus:
-        """With the time at which each condition last changed; the very same value where nothing did."""
-        planned, before = self._standing.get(status.name, (None, None))
-        if before is not None and planned == status:
-            return before
-        now = self._world.clock()
-        since = {(c.type, c.status, c.reason): c.since for c in before.conditions} if before is not None else {}
-        conditions = (replace(c, since=since.get((c.type, c.status, c.reason), now)) for c in status.conditions)
-        dated = replace(status, conditions=tuple(conditions))
-        self._standing[status.name] = (status, dated)
-        return dated
-
-    def _say_changes(self, statuses: Mapping[str, AppStatus], commit: Commit) -> None:
-        """One log line, and for refusals one history entry, when an app's reason changes."""
-        for name, status in statuses.items():
-            said = (status.reason, status.message)
-            if self._said.get(name) == said:
-                continue
-            self._said[name] = said
-            stalled = any(condition.type == "Stalled" and condition.status for condition in status.conditions)
-            log.log(logging.WARNING if stalled else logging.INFO, "%s: %s: %s", name, status.reason, status.message)
-            if stalled and status.reason in {"InvalidManifest", "PolicyViolation", "ForeignContainer", "PruneBlocked"}:
-                self._record_refusal(name, status, commit)
-        for name in self._said.keys() - statuses.keys():
-            del self._said[name]
-            del self._standing[name]
-
-    def _record_refusal(self, name: str, status: AppStatus, commit: Commit) -> None:
-        reason = f"{status.reason}: {status.message}"
-        entry = HistoryEntry(
-            at=self._world.clock(),
-            app=name,
-            event="refused",
-            revision=commit.sha,
-            author=commit.author,
-            subject=commit.subject,
-            reason=reason,
-        )
-        try:
-            self._world.store.add(entry)
-        except ReconcilerError as error:
-            log.warning("history: %s", error)
 
 
 def _internal(error: Exception) -> Unavailable:
@@ -500,23 +402,6 @@ def _internal(error: Exception) -> Unavailable:
         reason="InternalError",
         remedy="Its log has the details; please report them",
     )
-
-
-def verdict(
-    commit: Commit, statuses: Mapping[str, AppStatus], faults: Iterable[tuple[str, str]], result: Result
-) -> str:
-    """The cycle's one sentence."""
-    apps = f"{len(statuses)} app{'' if len(statuses) == 1 else 's'}"
-    parts = [f"{result} at {commit.short}: {apps}"]
-    behind = sorted(name for name, status in statuses.items() if status.sync != "Synced")
-    if behind:
-        shown = ", ".join(f"{name} ({statuses[name].reason})" for name in behind[:5])
-        parts.append(f"not in sync: {shown}{f' and {len(behind) - 5} more' if len(behind) > 5 else ''}")  # noqa: PLR2004
-    unwell = sorted(n for n, s in statuses.items() if s.sync == "Synced" and s.health != "Healthy")
-    if unwell:
-        parts.append(f"not healthy: {', '.join(unwell[:5])}")
-    parts += [f"{reason}: {message}" for reason, message in faults]
-    return "; ".join(parts)
 
 
 def _pids(containers: Iterable[Container]) -> dict[str, list[int]]:
