@@ -122,7 +122,7 @@ def test_a_dead_names_service_loses_nothing_and_switches_go_on_when_it_is_back(
 def test_a_killed_nginx_serves_again_as_soon_as_it_runs(shop: Replica, nginx: PrivateNginx) -> None:
     nginx.kill()
     nginx.start()
-    assert eventually(lambda: nginx.get("shop.example").text) == f"{shop.label} /"
+    eventually(lambda: nginx.get("shop.example").text == f"{shop.label} /", what="the first second may be a 503")
 
 
 # --- what has no app, or no replica ---
@@ -226,7 +226,7 @@ def test_long_host_names_and_paths(nginx: PrivateNginx, names: NamesLab, replica
     path = "/" + "p" * 249
     names.switch("shop", replica("127.0.1.1", "one").address)
     nginx.load(app("shop", Ingress(host, path, 8080)))
-    assert eventually(lambda: nginx.get(host, path).text) == f"one {path}"
+    eventually(lambda: nginx.get(host, path).text == f"one {path}", what="the route is there")
     assert nginx.get(host, f"{path}/x").text == f"one {path}/x"
     assert nginx.get(host, "/").status == 404
     assert nginx.get(host.replace("a", "b"), path).status == 404
@@ -348,7 +348,7 @@ def test_https_with_the_hosts_certificate_and_http_redirected(
         Ingress("bare.example", "/", 8080, "auto"),
     )
     nginx.load(shop)
-    assert eventually(lambda: nginx.get("shop.example", "/x").text) == "one /x"  # no certificate: HTTP only
+    eventually(lambda: nginx.get("shop.example", "/x").text == "one /x", what="no certificate: HTTP only")
     certify(nginx.certificates, "shop.example", key_type=key_type)
     nginx.load(shop)
     answer, _ = over_tls(nginx, "shop.example", "/headers")
