@@ -16,7 +16,7 @@ from typing import assert_never
 
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
-from reconciler.core.model import Claim, DesiredApp, Secret
+from reconciler.core.model import Claim, DesiredApp, Role, Secret
 from reconciler.errors import ReconcilerError, Refused, Unavailable
 from reconciler.protocols import Engine, Files, Meter, Names, Site
 
@@ -67,16 +67,14 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
         case act.WriteFiles():
             hands.files.write(action.desired.files_directory, action.desired.files)
         case act.WriteSecrets():
-            desired = action.desired
-            owner = engine.resolve_user(desired.spec.image, desired.app.user)
-            hands.files.write_secrets(desired.secrets_directory, desired.secret_files, owner)
+            _write_secrets(action.desired, hands)
         case act.StartReplica():
             if not action.drift:
                 hands.chronicle.began(action.app, action.desired.fingerprint, action.reason)
-            claim = _claim(action.desired, action.slot)
+            claim = _claim(action.desired, "replica", action.slot)
             engine.start(engine.create(action.name, action.address, claim, action.desired.spec))
         case act.RunTask():
-            claim = _claim(action.desired, None)
+            claim = _claim(action.desired, "task")
             engine.start(engine.create(action.name, action.address, claim, action.spec))
         case act.StartContainer():
             engine.start(action.container)
@@ -99,7 +97,7 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
         case act.LoadSite():
             _load_site(action, hands)
         case act.Quarantine():
-            hands.chronicle.failed(action, _last_words(action, engine))
+            hands.chronicle.failed(action, _last_words(action.container, action.desired, engine))
         case act.RecordApplied():
             hands.chronicle.applied(action)
         case act.RecordPruned():
@@ -109,18 +107,42 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
             hands.files.remove_except(action.keep)
         case act.CollectImage():
             _collect_image(action, hands)
+        case act.Rehearse():
+            _rehearse(action, hands)
+        case act.RecordRehearsal():
+            container = None if action.answer.ready else action.container
+            hands.chronicle.rehearsed(action, _last_words(container, action.desired, engine))
+        case act.EndRehearsal():
+            engine.stop(action.container, action.grace)
+            engine.remove(action.container)
         case _:
             assert_never(action)
     if action.drift:
         hands.chronicle.repaired(action)
 
 
-def _claim(desired: DesiredApp, slot: int | None) -> Claim:
+def _write_secrets(desired: DesiredApp, hands: Hands) -> None:
+    owner = hands.engine.resolve_user(desired.spec.image, desired.app.user)
+    hands.files.write_secrets(desired.secrets_directory, desired.secret_files, owner)
+
+
+def _rehearse(action: act.Rehearse, hands: Hands) -> None:
+    """All in one: its files are of no other use, and what is written already is not written again."""
+    desired = action.desired
+    if desired.files_directory:
+        hands.files.write(desired.files_directory, desired.files)
+    if desired.secrets_directory:
+        _write_secrets(desired, hands)
+    claim = _claim(desired, "rehearsal")
+    hands.engine.start(hands.engine.create(action.name, action.address, claim, desired.spec))
+
+
+def _claim(desired: DesiredApp, role: Role, slot: int = 0) -> Claim:
     return Claim(
         app=desired.name,
         fingerprint=desired.fingerprint,
-        slot=slot or 0,
-        role="task" if slot is None else "replica",
+        slot=slot,
+        role=role,
         manifest=desired.app.manifest,
         revision=desired.revision,
         image=desired.app.image,
@@ -149,16 +171,18 @@ def _collect_image(action: act.CollectImage, hands: Hands) -> None:
     hands.chronicle.collected(action)
 
 
-def _last_words(action: act.Quarantine, engine: Engine) -> str:
-    if action.container is None:
+def _last_words(container: str | None, desired: DesiredApp | None, engine: Engine) -> str:
+    if container is None or desired is None:
         return ""
     try:
-        words = engine.logs(action.container, LOG_LINES)
+        words = engine.logs(container, LOG_LINES)
+        if desired.app.health.kind in {"command", "engine"}:  # its output is not in the log
+            words = "\n".join(filter(None, (words.rstrip("\n"), engine.checked(container))))
     except ReconcilerError as error:
         return f"(its log could not be read: {error})"
     # An app that prints its own secrets tells them to Docker's log; ours must not repeat them.
-    variables = [value for value in action.desired.spec.environment.values() if isinstance(value, Secret)]
-    for secret in [*action.desired.secret_files.values(), *variables]:
+    variables = [value for value in desired.spec.environment.values() if isinstance(value, Secret)]
+    for secret in [*desired.secret_files.values(), *variables]:
         for line in secret.reveal().decode(errors="replace").splitlines():
             if len(line.strip()) >= _GUESSABLE:
                 words = words.replace(line.strip(), "***")
@@ -261,7 +285,8 @@ class Apply:
             return self._idle.wait_for(lambda: not self._busy, timeout)
 
     def _enqueue(self, chain: _Chain) -> None:
-        slow = isinstance(chain.actions[0], act.PullImage | act.StopContainer | act.RestartContainer | act.CollectImage)
+        stops = act.StopContainer | act.RestartContainer | act.EndRehearsal
+        slow = isinstance(chain.actions[0], act.PullImage | act.CollectImage | stops)
         (self._slow if slow else self._quick).add(chain)
 
     def _advance(self, chain: _Chain) -> None:
@@ -301,4 +326,4 @@ class Apply:
 
 
 def _addresses(actions: Iterable[act.Action]) -> list[str]:
-    return [a.address for a in actions if isinstance(a, act.StartReplica | act.RunTask | act.Reconnect)]
+    return [a.address for a in actions if isinstance(a, act.StartReplica | act.RunTask | act.Reconnect | act.Rehearse)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 from reconciler.core import actions as act
 from reconciler.core.images import normalise
@@ -14,6 +15,7 @@ from reconciler.protocols import Clock, HistoryEntry, Meter, Source, Store
 
 log = logging.getLogger(__name__)
 
+_LAST_LINE = 300  # characters of it in a message; the store keeps more
 _LOST = "what was known of it, such as a suspension, is lost"
 
 
@@ -104,6 +106,17 @@ class Chronicle:
             action.app, "failed", commit, action.desired.fingerprint, "", f"{action.cause}: {action.message}", None
         )
         self._meter.deployment(action.app, "failure")
+
+    def rehearsed(self, action: act.RecordRehearsal, logs: str) -> None:
+        """Whether an app could go back. The last thing that its replica said is the best reason there is."""
+        last = next((line.strip() for line in reversed(logs.splitlines()) if line.strip()), "")
+        said = f"{action.answer.message}; it said last: {last[:_LAST_LINE]}" if last else action.answer.message
+        answer = replace(action.answer, message=said, logs=logs, at=self._clock())
+        self._store.record_rehearsal(action.app, answer)
+        commit = self._commit(answer.revision) if answer.revision else None
+        verdict = "could go back" if answer.ready else "could not go back"
+        self._add(action.app, "rehearsed", commit, answer.previous, "", f"{verdict}: {said}", None)
+        log.log(logging.INFO if answer.ready else logging.WARNING, "%s: %s: %s", action.app, verdict, said)
 
     def repaired(self, action: act.Action) -> None:
         """Something was put back that no commit had changed."""

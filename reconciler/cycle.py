@@ -36,6 +36,7 @@ from reconciler.core.model import (
     SiteState,
     Target,
 )
+from reconciler.core.ownership import by_app, is_rehearsal
 from reconciler.core.plan import Plan, plan, retiring, watch_list
 from reconciler.core.policy import belongs
 from reconciler.core.removals import PRUNE_BLOCKED, refused_removals
@@ -227,8 +228,8 @@ class Cycle:
         refused = refused_removals(Wanted(commit.sha, catalog, targets, "", before=before), engine.containers, memory)
         if refused is not None:  # with all that belongs to them: their routes, and repairs
             targets |= self._targets.held(refused[0], Blocked(PRUNE_BLOCKED, refused[1]), engine, memory)
-        there = {container.claim.app for container in engine.containers if container.owned and container.claim}
-        left_alone = memory.suspended.keys() & there - targets.keys()
+        there, _ = by_app(engine.containers)
+        left_alone = memory.suspended.keys() & there.keys() - targets.keys()
         targets |= self._targets.held(left_alone, Blocked("Suspended", _GONE_WHILE_SUSPENDED), engine, memory)
         observed = phases.time("observe", lambda: self._observe(targets, engine))
         routing = route(targets, observed, memory)
@@ -264,7 +265,8 @@ class Cycle:
 
     def _before(self, targets: Mapping[str, Target], engine: EngineState, memory: Memory) -> dict[str, tuple[str, ...]]:
         """The apps that this host had when those that are to go were applied last, and what each depended on."""
-        claims = [container.claim for container in engine.containers if container.owned and container.claim]
+        owned, _ = by_app(engine.containers)
+        claims = [container.claim for containers in owned.values() for container in containers if container.claim]
         gone = {claim.app: claim.revision for claim in claims if claim.app not in targets}
         revisions = {name: memory.applied[name].revision if name in memory.applied else gone[name] for name in gone}
         before: dict[str, tuple[str, ...]] = {}
@@ -330,6 +332,8 @@ class Cycle:
                     self._backoff.repaired(action.app, getattr(action, "name", lane), now)
                 elif isinstance(action, act.RecordApplied | act.PullImage) or lane in act.HOST_LANES:
                     self._backoff.succeeded(lane)
+                elif lane == act.rehearsal_lane(action.app):
+                    self._backoff.succeeded(act.retry_lane(action))
                 continue
             versioned = act.is_attempt(action) or isinstance(action, act.PullImage)
             tried = self._fingerprints.get(action.app, "") if versioned else ""
@@ -407,6 +411,7 @@ def _internal(error: Exception) -> Unavailable:
 def _pids(containers: Iterable[Container]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for container in containers:
-        if container.owned and container.claim and container.state == "running" and container.pid:
+        own = container.owned and not is_rehearsal(container)
+        if own and container.claim and container.state == "running" and container.pid:
             found.setdefault(container.claim.app, []).append(container.pid)
     return found

@@ -22,6 +22,7 @@ from reconciler.core.model import (
     NamesState,
     ProbeResult,
     Quarantined,
+    Rehearsed,
     Secret,
     SiteState,
     Tree,
@@ -138,6 +139,9 @@ class Engine(Protocol):
     def logs(self, container: str, lines: int) -> str:
         """The last lines of output and errors, at most 64 KiB."""
 
+    def checked(self, container: str) -> str:
+        """What its HEALTHCHECK printed last, at most 4 KiB; empty where it has none or that has not run yet."""
+
     def connections(self, container: str) -> int:
         """Established TCP connections to ports on which the container listens; 0 when it does not run."""
 
@@ -217,8 +221,11 @@ class Store(Protocol):
     def quarantine(self, app: str, entry: Quarantined) -> None:
         """A fingerprint failed."""
 
+    def record_rehearsal(self, app: str, answer: Rehearsed) -> None:
+        """Whether an app could go back; the last answer counts."""
+
     def forget(self, app: str) -> None:
-        """An app is gone: applied and quarantine go, history and its versions stay."""
+        """An app is gone: applied, quarantine and rehearsal go, history and its versions stay."""
 
     def add(self, entry: HistoryEntry) -> None:
         """Append to the history."""
@@ -233,7 +240,7 @@ class Store(Protocol):
         """Take an app up again."""
 
     def retry(self, app: str) -> None:
-        """Lift a quarantine."""
+        """Lift a quarantine, and forget that an app could not go back."""
 
     def accept(self, revision: str) -> None:
         """A person accepts what a revision removes."""

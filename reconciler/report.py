@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Result = Literal["converged", "progressing", "blocked", "failed"]
 
 _KEEP_EVERY = 60.0  # seconds
-_NOTICES = frozenset({"StoreDamaged", "ImageNotRemoved"})
+_NOTICES = frozenset({"StoreDamaged", "ImageNotRemoved", "RollbackNotReady"})
 """Faults that a person should know of, but that hold up nothing."""
 _REFUSALS = frozenset({"InvalidManifest", "PolicyViolation", "ForeignContainer", "PruneBlocked"})
 _NAMED = 5  # apps in the one sentence
@@ -133,7 +133,9 @@ class Report:
             return before
         now = self._clock()
         since = {(c.type, c.status, c.reason): c.since for c in before.conditions} if before is not None else {}
-        conditions = (replace(c, since=since.get((c.type, c.status, c.reason), now)) for c in status.conditions)
+        conditions = (
+            replace(c, since=c.since or since.get((c.type, c.status, c.reason), now)) for c in status.conditions
+        )
         dated = replace(status, conditions=tuple(conditions))
         self._standing[status.name] = (status, dated)
         return dated

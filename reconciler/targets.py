@@ -22,9 +22,13 @@ from reconciler.core.model import (
     Secret,
     Target,
     Tree,
+    Version,
+    WayBack,
 )
+from reconciler.core.ownership import is_rehearsal
 from reconciler.core.policy import Policy, belongs, violation
-from reconciler.errors import ReconcilerError
+from reconciler.core.rehearsal import prepared, unanswered
+from reconciler.errors import ReconcilerError, Unavailable
 from reconciler.protocols import Source, Vault
 
 log = logging.getLogger(__name__)
@@ -52,6 +56,7 @@ class Targets:
         self._place = place
         self._resolved: dict[tuple[str, str], tuple[tuple[object, ...], DesiredApp]] = {}
         self._said: dict[str, str] = {}
+        self._ways_back: dict[str, tuple[tuple[object, ...], WayBack]] = {}
         self._apps: tuple[Catalog | None, Sequence[App]] = (None, ())
 
     def build(self, revision: str, catalog: Catalog, engine: EngineState, memory: Memory) -> dict[str, Target]:
@@ -117,7 +122,8 @@ class Targets:
             why = Blocked(quarantined.reason, text)
             staying = self._staying(app.name, why, engine, memory, owned, but=desired.fingerprint)
             return staying if staying.desired else replace(staying, failed=desired.fingerprint)
-        return Target(app.name, desired, previous=previous(desired))
+        way_back = self._way_back(desired, memory)
+        return Target(app.name, desired, previous=previous(desired), way_back=way_back)
 
     def _broken(self, catalog: Catalog, owned: Mapping[str, list[Container]]) -> Iterable[tuple[str, Blocked]]:
         """Apps that stay as they are, and why."""
@@ -172,21 +178,61 @@ class Targets:
                 log.warning("%s: %s", name, said)
             return Target(name, None, why, app=app)
 
-    def _desired(self, app: App, tree: Tree, revision: str, image: str) -> DesiredApp:
+    def _way_back(self, desired: DesiredApp, memory: Memory) -> WayBack | None:
+        """The version that served before this one, where it is to be tried whether it still could."""
+        asked, before = desired.app.rehearse_rollback, unanswered(desired, memory.applied.get(desired.name), memory)
+        if asked is None or before is None:
+            self._ways_back.pop(desired.name, None)
+            return None
+        key = (before, desired.fingerprint, asked)
+        known = self._ways_back.get(desired.name)
+        if known is not None and known[0] == key:  # a revision never changes
+            return known[1]
+        made: DesiredApp | None = None
+        obstacle, passing = "", False
+        try:
+            made, obstacle = self._before(desired.name, before)
+        except ReconcilerError as error:
+            # Without the key to its secrets it cannot come back; a program that was too slow may be quicker next time.
+            passing = isinstance(error, Unavailable) and not error.reason.startswith("Decrypt")
+            obstacle = f"the version of {before.revision[:8]} cannot be had any more: {error}"
+        ready = prepared(made, before.fingerprint, desired.fingerprint, asked) if made is not None else None
+        way = WayBack(desired.fingerprint, before.fingerprint, before.revision, ready, obstacle, passing)
+        if not passing:
+            self._ways_back[desired.name] = (key, way)
+        return way
+
+    def _before(self, name: str, version: Version) -> tuple[DesiredApp | None, str]:
+        """A version that served here, from the very image that it ran from; or why it could not serve again."""
+        if not version.revision:
+            return None, "nobody knows any more at which revision the version before was"
+        where = f"the version of {version.revision[:8]}"
+        tree = self._source.tree(version.revision)
+        app = self._read_catalog(tree).apps.get(name)
+        if app is None:
+            return None, f"{where} cannot be had any more: its manifest cannot be used today"
+        forbidden = violation(app, self._place.policy)
+        if forbidden:
+            return None, f"{where} is not allowed here any more: {forbidden}"
+        return self._desired(app, tree, version.revision, version.image, "rehearsal"), ""
+
+    def _desired(self, app: App, tree: Tree, revision: str, image: str, purpose: str = "") -> DesiredApp:
+        """``purpose``: what is resolved for another one is remembered apart, so that neither drives out the other."""
         blobs = tuple(tree.entries[path].blob for path in _referred(app))
-        cached = self._resolved.get((app.name, image))
+        slot = (f"{app.name} {purpose}", image)
+        cached = self._resolved.get(slot)
         if cached is not None and cached[0] == (app, blobs):
             desired = cached[1]
             if desired.revision != revision:
                 desired = replace(desired, revision=revision)
-                self._resolved[app.name, image] = ((app, blobs), desired)
+                self._resolved[slot] = ((app, blobs), desired)
             return desired
         secrets = self._reveal(app.secrets.file, tree) if app.secrets else {}
         files = {file.source: tree.read(file.source) for file in app.files}
         desired = resolve(app, revision, Inputs(image, secrets, files), self._place.key, self._place.roots)
         if len(self._resolved) > 4 * len(tree.entries) + 64:
             self._resolved.clear()
-        self._resolved[app.name, image] = ((app, blobs), desired)
+        self._resolved[slot] = ((app, blobs), desired)
         return desired
 
     def _pull(self, app: App, tree: Tree, desired: DesiredApp) -> Pull:
@@ -212,7 +258,7 @@ def _referred(app: App) -> list[str]:
 def _owned(engine: EngineState) -> dict[str, list[Container]]:
     owned: dict[str, list[Container]] = {}
     for container in engine.containers:
-        if container.owned and container.claim:
+        if container.owned and container.claim and not is_rehearsal(container):
             owned.setdefault(container.claim.app, []).append(container)
     return owned
 

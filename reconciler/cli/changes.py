@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from reconciler.cli.steps import Kind, Scene, noticeable, steps_of
-from reconciler.cli.text import duration, listed
+from reconciler.cli.text import duration, listed, rehearsed
 from reconciler.core import actions as act
 from reconciler.core.desired import changed_fields
 from reconciler.core.model import App, Container, DesiredApp, Observed
@@ -41,6 +41,8 @@ class Change:
     down_now: bool = False
     """Nobody answers its name at the moment."""
     note: str = ""
+    way_back: str = ""
+    """Of one that goes back: what a rehearsal has shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ def change_of(case: Case, app: str, actions: list[act.Action], moving: Mapping[s
         down=down,
         down_now=kind not in {"first deployment", "removal"} and not _answers(case, app),
         note=_last_attempt(case, app) or ("goes on from where it is" if _under_way(desired, containers, kind) else ""),
+        way_back=_way_back(case, app, desired, containers),
     )
 
 
@@ -130,6 +133,15 @@ def _scales(desired: DesiredApp, containers: Iterable[Container], actions: list[
 def _under_way(desired: DesiredApp | None, containers: Iterable[Container], kind: Kind) -> bool:
     fingerprint = desired.fingerprint if desired else ""
     return kind == "upgrade" and any(c.claim and c.claim.fingerprint == fingerprint for c in containers)
+
+
+def _way_back(case: Case, app: str, desired: DesiredApp | None, containers: Iterable[Container]) -> str:
+    """Where it goes back to a version that was tried beside the one that runs: what came of that."""
+    answer = case.forecast.memory.rehearsed.get(app)
+    runs = {c.claim.fingerprint for c in containers if c.claim}
+    if answer is None or desired is None or desired.fingerprint != answer.previous or answer.fingerprint not in runs:
+        return ""
+    return rehearsed(answer)
 
 
 def _last_attempt(case: Case, app: str) -> str:

@@ -20,7 +20,9 @@ _BY_HAND = {
     "ImageMissing": "Bring the image to this host (docker load), or change pull_policy",
 }
 """What to do, for reasons whose message does not say so itself."""
-_AT_ONCE = ("health", "rollout", "depends_on", "before_deploy", "pull_policy", "registry_credentials")
+_AT_ONCE = (
+    *("health", "rollout", "depends_on", "before_deploy", "rehearse_rollback", "pull_policy", "registry_credentials"),
+)
 """Fields of a manifest that are no part of a container: they count from the commit on."""
 
 

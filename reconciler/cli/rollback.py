@@ -27,13 +27,14 @@ from reconciler.cli.rollback_text import (
     commands_push,
     subject,
 )
-from reconciler.cli.text import Style
+from reconciler.cli.text import Style, rehearsed
 from reconciler.cli.versions import Choice, named_revision, version_before
 from reconciler.cli.wiring import Host, manifest_reader
 from reconciler.core import serialise
 from reconciler.core.belongings import Belongings, belongings, files_of, owner_of
 from reconciler.core.manifest import FLEETS, ManifestReader
 from reconciler.core.model import Catalog, Problem
+from reconciler.core.rehearsal import answer_for
 from reconciler.errors import Failed, InvalidInput, ReconcilerError, Refused, Unavailable
 from reconciler.world.source.clone import Clone, Obstacle, Standing
 from reconciler.world.source.mirror import Mirror
@@ -279,12 +280,27 @@ class _Rollback:
         fleets = [place.prefix + name for name in FLEETS]
         if any(now.get(path) != then.get(path) for path in fleets):
             yield "the fleet file has changed since; its defaults apply as they are now"
+        yield from self._way_back(choice.revision, there)
         present = self._now.apps.get(self._app)
         if present is not None and present.before_deploy is not None:
             yield f"{self._app} has a before_deploy; what that did to its data is not taken back"
         branch = place.host.settings.repository.branch if place.host else ""
         if place.clone is not None and branch and place.standing.branch not in {"", branch}:
             yield f"this clone is on {place.standing.branch}; this host follows {branch}"
+
+    def _way_back(self, revision: str, there: Belongings) -> Iterator[str]:
+        """What this host's agent found when it tried that version beside the one that runs."""
+        host, answer = self._place.host, None
+        if host is not None:
+            with contextlib.suppress(ReconcilerError):  # a store that cannot be read does not bar the way back
+                memory = host.store.memory()
+                answer = answer_for(self._app, memory.applied.get(self._app), memory)
+        if answer is None or not answer.revision or not self._place.mirror.contains(answer.revision):
+            return
+        then, tried = self._sketch.listing(revision), self._sketch.listing(answer.revision)
+        ours = {path for path in then.keys() | tried.keys() if self._owns(there, path)}
+        if all(then.get(path) == tried.get(path) for path in ours):
+            yield f"could we go back: {rehearsed(answer)}"
 
     # --- doing it ---
 

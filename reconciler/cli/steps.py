@@ -66,6 +66,8 @@ def noticeable(action: act.Action) -> bool:
     match action:
         case act.RecordApplied() | act.RecordPruned() | act.RemoveLeftovers() | act.CollectImage():
             return False
+        case act.Rehearse() | act.RecordRehearsal() | act.EndRehearsal():
+            return False
         case act.RemoveContainer():
             return not _is_task(action)
         case _:

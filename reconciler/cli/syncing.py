@@ -44,9 +44,10 @@ def sync_here(host: Host, options: argparse.Namespace) -> int:
             woken.clear()
             made = cycle.run()
             progress.show(cycle.status)
-            busy = bool(apply.busy or made.actions) or _moving(cycle.status)
+            # Nobody but us takes the replica of a rehearsal away again.
+            busy = bool(apply.busy or made.actions or made.rehearsing) or _moving(cycle.status)
             quiet = 0 if busy else quiet + 1
-            converged = cycle.status is not None and cycle.status.result == "converged"
+            converged = cycle.status is not None and cycle.status.result == "converged" and not made.rehearsing
             if converged or quiet >= _QUIET:
                 break
             pause = 1.0 if made.wake_at is None else max(0.02, made.wake_at - time.time())

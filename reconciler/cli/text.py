@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TextIO
 
+from reconciler.core.model import Rehearsed
+
 _WORD = re.compile(r"\(?[0-9][0-9.]* [^ ]+|[^ ]+")
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 
@@ -134,6 +136,13 @@ def moment(at: float) -> str:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     except (OverflowError, ValueError, OSError):
         return "?"
+
+
+def rehearsed(answer: Rehearsed) -> str:
+    """Whether an app could go back, as an answer to that question."""
+    if answer.ready:
+        return f"yes, rehearsed at {moment(answer.at)} with the data as it was then"
+    return f"no, as of {moment(answer.at)}: {clean(answer.message)}"
 
 
 # --- layout ---------------------------------------------------------------------------------------------------------

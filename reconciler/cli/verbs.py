@@ -220,11 +220,15 @@ def resume(options: Options) -> int:
 
 
 def retry(options: Options) -> int:
-    """Lift a quarantine."""
+    """Lift a quarantine; ask again whether an app could go back."""
     host = _host(options)
-    if options.app not in host.store.memory().quarantined:
+    memory = host.store.memory()
+    rehearsed = memory.rehearsed.get(options.app)
+    if options.app not in memory.quarantined and (rehearsed is None or rehearsed.ready):
         raise InvalidInput(f"no version of {options.app} is in quarantine", reason="NotQuarantined")
     host.store.retry(options.app)
+    if options.app not in memory.quarantined:
+        return _decided(host, options, f"whether {options.app} could go back is rehearsed once more")
     return _decided(host, options, f"{options.app} is tried once more")
 
 

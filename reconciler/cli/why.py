@@ -14,13 +14,13 @@ from difflib import get_close_matches
 from typing import Literal
 
 from reconciler.cli.wiring import Host
-from reconciler.core.model import Quarantined
+from reconciler.core.model import Quarantined, Rehearsed
 from reconciler.core.status import AppStatus, Condition, HostStatus
 from reconciler.errors import InvalidInput, ReconcilerError
 from reconciler.protocols import HistoryEntry
 
 _APPLIED = frozenset({"deployed", "adopted", "rolled back"})
-_ENTRIES, _LATELY, _LAST_LINES = 200, 3, 50
+_ENTRIES, _LATELY, _LAST_LINES, _REHEARSAL_LINES = 200, 3, 50, 10
 _USUAL = frozenset({"Ready", "Healthy", "Progressing", "Stalled"})
 
 Stand = Literal["fine", "gone", "suspended", "held up", "on its way", "not well"]
@@ -80,6 +80,7 @@ class Recollection:
     entries: tuple[HistoryEntry, ...] = ()
     """Newest first."""
     quarantined: Quarantined | None = None
+    rehearsed: Rehearsed | None = None
     trouble: str = ""
     """Why it could not be asked."""
 
@@ -134,6 +135,8 @@ class Explanation:
     lately: tuple[HistoryEntry, ...] = ()
     conditions: tuple[Condition, ...] = ()
     """Such as are only said of some apps."""
+    rehearsal_words: tuple[str, ...] = ()
+    """What the version before said last, when it could not serve again."""
     faults: tuple[tuple[str, str], ...] = ()
     stale: str = ""
     trouble: str = ""
@@ -153,7 +156,7 @@ def recollect(host: Host, app: str) -> Recollection:
         memory, entries = host.store.memory(), host.store.history(app, _ENTRIES)
     except ReconcilerError as error:
         return Recollection(trouble=f"this is without history: {error}")
-    return Recollection(tuple(entries), memory.quarantined.get(app))
+    return Recollection(tuple(entries), memory.quarantined.get(app), memory.rehearsed.get(app))
 
 
 def explain(app: str, host: HostStatus, stale: str, known: Recollection) -> Explanation:
@@ -199,6 +202,7 @@ def explain(app: str, host: HostStatus, stale: str, known: Recollection) -> Expl
             :_LATELY
         ],
         conditions=tuple(condition for condition in status.conditions if condition.type not in _USUAL),
+        rehearsal_words=_rehearsal_words(status, known.rehearsed),
         faults=host.faults,
         stale=stale,
         trouble=known.trouble,
@@ -285,6 +289,11 @@ def _quarantine(status: AppStatus, quarantined: Quarantined | None) -> Quarantin
         return None
     cleared = (f"a commit that changes {status.name}", f"reconciler retry {status.name}")
     return Quarantine(quarantined.revision, quarantined.reason, quarantined.message, quarantined.at, cleared)
+
+
+def _rehearsal_words(status: AppStatus, rehearsed: Rehearsed | None) -> tuple[str, ...]:
+    said = any(condition.type == "RollbackReady" and not condition.status for condition in status.conditions)
+    return tuple(rehearsed.logs.strip().splitlines()[-_REHEARSAL_LINES:]) if said and rehearsed is not None else ()
 
 
 def _about(entry: HistoryEntry, quarantine: Quarantine | None) -> bool:

@@ -24,7 +24,14 @@ def why_text(told: Explanation, style: Style, now: float) -> str:
     """
     blocks = [_headline(told, style, now), _facts(_before(told, now), style)]
     blocks.append([line for words in told.last_words for line in map(style.dim, _quoted(words, style.width))])
-    blocks.append(_facts(_after(told, now), style))
+    blocks.append(
+        [
+            *_facts(_after(told, now), style),
+            *_facts(_way_back(told), style),
+            *(line for words in told.rehearsal_words for line in map(style.dim, _quoted(words, style.width))),
+            *_facts(_at_last(told, now), style),
+        ]
+    )
     if told.stale:
         text = f"{told.stale[0].upper()}{told.stale[1:]}, {duration(now - told.at)} ago."
         blocks.append([style.bad(line) for line in wrapped(text, style.width, "")])
@@ -76,12 +83,19 @@ def _after(told: Explanation, now: float) -> Iterator[tuple[str, str]]:
         if told.next_retry is not None:
             when = f" in {duration(told.next_retry - now)}" if told.next_retry > now else " now"
         yield "next", f"{told.next}{when}"
+
+
+def _way_back(told: Explanation) -> Iterator[tuple[str, str]]:
     for condition in told.conditions:
         answer = "yes" if condition.status else "no"
         yield (
             _LABELS.get(condition.type, condition.type),
             f"{answer}{f': {condition.message}' if condition.message else f' ({condition.reason})'}",
         )
+
+
+def _at_last(told: Explanation, now: float) -> Iterator[tuple[str, str]]:
+    """What happened lately, what is wrong with the host, what to do."""
     for i, entry in enumerate(told.lately):
         what = clean(entry.reason or entry.subject)
         yield "lately" if i == 0 else "", f"{duration(now - entry.at)} ago {entry.event}: {shorten(what, 100)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from reconciler.core.model import ContainerSpec, Credentials, DesiredApp, Limits
+from reconciler.core.model import ContainerSpec, Credentials, DesiredApp, Limits, Rehearsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +195,35 @@ class CollectImage(_Action):
     """What we pulled it by; one that has another name is somebody else's too."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearse(_Action):
+    """Start one replica of the version before, with its own files and secrets, off the traffic."""
+
+    desired: DesiredApp
+    address: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRehearsal(_Action):
+    """Record whether the app could go back; where not, with the last log lines of the container that shows it."""
+
+    answer: Rehearsed
+    """``at`` is when it is written down."""
+    desired: DesiredApp | None
+    container: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EndRehearsal(_Action):
+    """Stop and remove the replica of a rehearsal."""
+
+    container: str
+    name: str
+    grace: float
+    """Seconds before SIGKILL."""
+
+
 Action = (
     EnsureNetwork
     | StartNames
@@ -217,12 +246,20 @@ Action = (
     | RecordPruned
     | RemoveLeftovers
     | CollectImage
+    | Rehearse
+    | RecordRehearsal
+    | EndRehearsal
 )
 
 
 def pull_lane(app: str) -> str:
     """A pull may take minutes; it must not keep the app's other actions waiting."""
     return f"pull:{app}"
+
+
+def rehearsal_lane(app: str) -> str:
+    """Nothing of the app waits until the replica of a rehearsal has started, or ended."""
+    return f"rehearsal:{app}"
 
 
 NETWORK, NAMES, NGINX, FILES = "host:network", "host:names", "host:nginx", "host:files"
@@ -246,6 +283,8 @@ def lane(action: Action) -> str:
             return FILES
         case CollectImage():
             return IMAGES
+        case Rehearse() | RecordRehearsal() | EndRehearsal():
+            return rehearsal_lane(action.app)
         case _:
             return action.app
 
@@ -256,6 +295,8 @@ def retry_lane(action: Action) -> str:
         return name_lane(action.app)
     if isinstance(action, RestartContainer):
         return f"{_RESTART}{action.app}/{action.name}"
+    if isinstance(action, RecordRehearsal | EndRehearsal):
+        return f"rehearsed:{action.app}"
     own = lane(action)
     return own if own != action.app or is_attempt(action) else upkeep_lane(action.app)
 
@@ -290,6 +331,5 @@ def app_of(lane: str) -> str | None:
 
 def is_attempt(action: Action) -> bool:
     """It tries to bring a version up, so another version need not wait for it."""
-    return isinstance(
-        action, WriteFiles | WriteSecrets | StartReplica | RunTask | StartContainer | Unpause | Reconnect | UpdateLimits
-    )
+    kinds = WriteFiles | WriteSecrets | StartReplica | RunTask | StartContainer | Unpause | Reconnect | UpdateLimits
+    return isinstance(action, kinds | Rehearse)

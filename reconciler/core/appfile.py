@@ -27,6 +27,7 @@ from reconciler.core.model import (
     Problem,
     PublishedPort,
     RegistryCredentials,
+    Rehearsal,
     Resources,
     Rollout,
     SecretsFile,
@@ -133,6 +134,7 @@ class _Drafting:
                 rollout=lambda node: Rollout(**given(node, strategy=as_text, max_parallel=as_int, drain=as_seconds)),
                 depends_on=as_texts,
                 before_deploy=lambda node: Task(**given(node, command=self.command, timeout=as_seconds)),
+                rehearse_rollback=self._rehearsal,
                 stop_grace_period=as_seconds,
                 stop_signal=as_text,
                 pull_policy=as_text,
@@ -221,6 +223,11 @@ class _Drafting:
             **{"path": "/", **given(node, path=as_text)},
             **given(node, port=as_int, tls=as_text, max_body=as_bytes, timeout=as_seconds),
         )
+
+    def _rehearsal(self, node: Node) -> Rehearsal | None:
+        if isinstance(node.value, bool):
+            return Rehearsal() if node.value else None
+        return Rehearsal(**given(node, command=self.command))
 
     def _health(self) -> Health:
         node = self._root.at("health")

@@ -203,6 +203,14 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """After a deploy one replica of the version before is tried, off the traffic: could we go back?"""
+
+    command: tuple[str, ...] = ()
+    """Run in that replica; its end with 0 is the answer. Empty: its own health check is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """How one version follows another."""
 
@@ -243,6 +251,7 @@ class App:
     rollout: Rollout = Rollout()
     depends_on: tuple[str, ...] = ()
     before_deploy: Task | None = None
+    rehearse_rollback: Rehearsal | None = None
     stop_grace_period: float = 10.0
     stop_signal: str | None = None
     pull_policy: Literal["missing", "always", "never"] = "missing"
@@ -397,6 +406,24 @@ class Pull:
 
 
 @dataclass(frozen=True, slots=True)
+class WayBack:
+    """The version that served before the applied one, to be rehearsed; there is no answer for these two yet."""
+
+    applied: str
+    """Fingerprint of the version that serves."""
+    previous: str
+    """Fingerprint of the version before it."""
+    revision: str
+    """At which that one was applied last; empty where nobody knows."""
+    desired: DesiredApp | None
+    """As its rehearsal runs. None: it cannot be had."""
+    obstacle: str = ""
+    """Why it cannot be had any more."""
+    passing: bool = False
+    """The obstacle may go away by itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """What one app should become: the tip's version, or the last applied one while the tip's cannot be followed."""
 
@@ -413,11 +440,13 @@ class Target:
     """The fingerprint that was given up, where there is no version to fall back to: its containers may go."""
     app: App | None = None
     """The manifest of what runs, where no more than that is known because a secret cannot be read: its routes stay."""
+    way_back: WayBack | None = None
+    """Set while nobody knows whether the version before could serve again, and the manifest asks."""
 
 
 # --- observed -------------------------------------------------------------------------------------------------------
 
-Role = Literal["replica", "task"]
+Role = Literal["replica", "task", "rehearsal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,7 +456,7 @@ class Claim:
     app: str
     fingerprint: str
     slot: int
-    """1 to ``replicas``; 0 for a task."""
+    """1 to ``replicas``; 0 for a task and for a rehearsal."""
     role: Role
     manifest: str
     revision: str
@@ -618,6 +647,25 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """Whether an app could go back, as a replica of the version before has shown."""
+
+    fingerprint: str
+    """The version that served meanwhile."""
+    previous: str
+    """The version that was tried."""
+    ready: bool
+    reason: str
+    """``RehearsalPassed``, ``RehearsalFailed``: it was tried; ``RehearsalImpossible``: it cannot be had any more."""
+    message: str
+    revision: str
+    """Of ``previous``."""
+    at: float
+    logs: str = ""
+    """What it said last, where it was not ready."""
+
+
+@dataclass(frozen=True, slots=True)
 class Suspended:
     """An app that a person asked us to leave alone."""
 
@@ -650,6 +698,8 @@ class Memory:
     """Revisions whose mass removal a person accepted."""
     versions: Mapping[str, tuple[Version, ...]] = field(default_factory=dict)
     """App -> its applied versions, the last one first; also of apps that were removed."""
+    rehearsed: Mapping[str, Rehearsed] = field(default_factory=dict)
+    """App -> the last answer to whether it could go back."""
     brought: Mapping[str, Brought] = field(default_factory=dict)
     """Image id -> how it came here; none that anybody but the agent brought."""
     retries: Mapping[str, Retry] = field(default_factory=dict)

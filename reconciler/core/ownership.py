@@ -108,11 +108,19 @@ def _parse(written: Mapping[str, str]) -> Claim | None:
 def by_app(
     containers: Iterable[Container],
 ) -> tuple[dict[str, tuple[Container, ...]], dict[str, tuple[Container, ...]]]:
-    """Containers by app: those we own, and those that claim to be ours and are not."""
+    """Containers by app: those we own, and those that claim to be ours and are not.
+
+    A replica of a rehearsal is none of an app's own: it serves nobody, and nothing may take it for one that does.
+    """
     owned: dict[str, tuple[Container, ...]] = {}
     foreign: dict[str, tuple[Container, ...]] = {}
     for container in containers:
-        if container.claim is not None:
+        if container.claim is not None and not is_rehearsal(container):
             side = owned if container.owned else foreign
             side[container.claim.app] = (*side.get(container.claim.app, ()), container)
     return owned, foreign
+
+
+def is_rehearsal(container: Container) -> bool:
+    """Whether it is our replica of a version before, tried off the traffic."""
+    return container.owned and container.claim is not None and container.claim.role == "rehearsal"

@@ -22,8 +22,9 @@ from reconciler.core.model import (
     Retry,
     Target,
 )
-from reconciler.core.ownership import by_app
+from reconciler.core.ownership import by_app, is_rehearsal
 from reconciler.core.readiness import health_of
+from reconciler.core.rehearsal import answer_for, is_of, rehearse
 from reconciler.core.removals import PRUNE_BLOCKED, Refusal, refused_removals, still_needed
 from reconciler.core.retention import unneeded
 from reconciler.core.retiring import clear_failed, removal, unattended
@@ -50,6 +51,8 @@ class Plan:
     """Apps that would be removed, but wait for a person."""
     notices: tuple[tuple[str, str], ...] = ()
     """(reason, message) of what a person should know of, but that holds up nothing."""
+    rehearsing: str = ""
+    """The app whose version before is tried off the traffic right now. Nothing else waits for that."""
     needs: frozenset[str] = frozenset()
     """Lanes of the host in which something is to be done, now or when its time has come."""
 
@@ -72,6 +75,7 @@ class _Draft:
     faults: list[tuple[str, str]] = field(default_factory=list)
     notices: list[tuple[str, str]] = field(default_factory=list)
     needs: set[str] = field(default_factory=set)
+    rehearsing: str = ""
 
 
 def watch_list(
@@ -86,6 +90,11 @@ def watch_list(
         previous = target.previous
         old = previous is not None and container.claim and container.claim.fingerprint == previous.fingerprint
         health = previous.app.health if previous is not None and old else target.desired.app.health
+        way = target.way_back
+        if is_rehearsal(container):
+            if way is not None and way.desired is not None and is_of(container, way):
+                watched[container.id] = (container.address, way.desired.app.health)
+            continue
         if health.kind in {"http", "tcp"} and container.claim and container.claim.role == "replica":
             watched[container.id] = (container.address, health)
     return watched
@@ -95,7 +104,7 @@ def retiring(targets: Mapping[str, Target], observed_containers: Iterable[Contai
     """Running containers whose connections decide when they may be stopped."""
     found = []
     for container in observed_containers:
-        if not container.owned or container.claim is None or container.state != "running":
+        if not container.owned or container.claim is None or container.state != "running" or is_rehearsal(container):
             continue
         target = targets.get(container.claim.app)
         desired = target.desired if target else None
@@ -152,6 +161,7 @@ def plan(
             draft.wakes.append(step.wake_at)
         if name in wanted.targets or owned.get(name):
             draft.statuses[name] = _status(facts, step, wanted, memory)
+    _rehearse(draft, wanted, observed, memory, pool, now)
     _sweep(draft, wanted, observed, memory, now)
     _collect(draft, wanted, observed, memory, now)
     lost = [container for containers in foreign.values() for container in containers]
@@ -167,6 +177,7 @@ def plan(
         faults=tuple(draft.faults),
         prune_blocked=len(refused[0]) if refused else 0,
         notices=tuple(draft.notices),
+        rehearsing=draft.rehearsing,
         needs=frozenset(draft.needs),
     )
 
@@ -231,6 +242,25 @@ def _names_trouble(draft: _Draft, observed: Observed, now: float, timing: Timing
     return f"the names service does not see changes of {', '.join(blind[:5])}" if blind else ""
 
 
+def _rehearse(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, pool: AddressPool, now: float) -> None:
+    """Try whether an app could go back, once everything that people wait for is done; tell of those that could not."""
+    at_work = {action.app for action in draft.actions}
+    statuses = draft.statuses
+    serving = {n for n, s in statuses.items() if s.sync == "Synced" and s.health == "Healthy" and n not in at_work}
+    moving = any(s.reason in _PASSING or s.health == "Progressing" for s in statuses.values())
+    at_rest = not draft.actions and not memory.busy and not moving
+    step, draft.rehearsing = rehearse(
+        wanted.targets, observed, memory, pool, now, serving - memory.busy.keys(), at_rest=at_rest
+    )
+    draft.actions += step.actions
+    if step.wake_at is not None:
+        draft.wakes.append(step.wake_at)
+    for name, status in sorted(statuses.items()):
+        for condition in status.conditions:
+            if condition.type == "RollbackReady" and not condition.status:
+                draft.notices.append(("RollbackNotReady", f"{name} could not go back: {condition.message}"))
+
+
 def _sweep(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now: float) -> None:
     """Remove what nobody mounts, when nobody is at work: a directory may just have been written."""
     keep = _directories(wanted, observed)
@@ -262,7 +292,8 @@ def _directories(wanted: Wanted, observed: Observed) -> frozenset[str]:
         for directory in (c.claim.files_directory, c.claim.secrets_directory)
     }
     for target in wanted.targets.values():
-        for version in (target.desired, target.previous):
+        rehearsed = target.way_back.desired if target.way_back is not None else None
+        for version in (target.desired, target.previous, rehearsed):
             if version is not None:
                 used |= {version.files_directory, version.secrets_directory}
     return frozenset(used - {""})
@@ -433,11 +464,21 @@ def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStat
             Condition("Healthy", health == "Healthy", health, f"{healthy} of {running} running replicas are healthy"),
             Condition("Progressing", moving, reason if moving else "Idle", message if moving else ""),
             Condition("Stalled", step.stalled or blocked is not None, reason, message if not ok else ""),
+            *_way_back(facts, memory),
         ),
         next_retry=step.next_retry,
         applied_at=applied.at if applied else None,
         last_words=_last_words(memory.quarantined.get(name), blocked),
     )
+
+
+def _way_back(facts: Facts, memory: Memory) -> list[Condition]:
+    """Whether it could go back, where that was tried and the manifest still asks."""
+    name, desired = facts.target.name, facts.target.desired
+    answer = answer_for(name, memory.applied.get(name), memory)
+    if answer is None or (desired is not None and desired.app.rehearse_rollback is None):
+        return []
+    return [Condition("RollbackReady", answer.ready, answer.reason, answer.message, answer.at, answer.revision)]
 
 
 def _last_words(quarantined: Quarantined | None, blocked: Blocked | None) -> str:

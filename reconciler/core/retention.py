@@ -50,7 +50,9 @@ def _used(wanted: Wanted, engine: EngineState, memory: Memory, now: float) -> fr
     """Ids of images that containers, targets and the last versions of apps need."""
     used = {container.image for container in engine.containers}
     for target in wanted.targets.values():
-        used |= {version.spec.image for version in (target.desired, target.previous) if version is not None}
+        rehearsed = target.way_back.desired if target.way_back is not None else None
+        needed = (target.desired, target.previous, rehearsed)
+        used |= {version.spec.image for version in needed if version is not None}
     for app, versions in memory.versions.items():
         here = app in memory.applied or app in wanted.targets
         used |= {version.image for version in versions[:KEPT] if here or now - version.at < GONE}

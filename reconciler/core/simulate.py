@@ -23,6 +23,7 @@ from reconciler.core.model import (
     NameState,
     Observed,
     ProbeResult,
+    Role,
     SiteState,
     Target,
     Version,
@@ -118,9 +119,9 @@ class Paper:
             case act.WriteSecrets():
                 self._present(action.desired.secrets_directory)
             case act.StartReplica():
-                self._start(action.desired, action.slot, action.name, action.address)
+                self._start(action.desired, action.slot, action.name, action.address, "replica")
             case act.RunTask():
-                self._start(action.desired, 0, action.name, action.address)
+                self._start(action.desired, 0, action.name, action.address, "task")
             case act.StartContainer() | act.RestartContainer() | act.Unpause():
                 self._change(action.container, state="running", started_at=self.now, pid=1)
             case act.Reconnect():
@@ -130,7 +131,7 @@ class Paper:
             case act.StopContainer():
                 self.now += _COST
                 self._change(action.container, state="exited", exit_code=0, pid=0)
-            case act.RemoveContainer():
+            case act.RemoveContainer() | act.EndRehearsal():
                 left = tuple(c for c in self.observed.engine.containers if c.id != action.container)
                 self._engine(replace(self.observed.engine, containers=left))
             case act.SetName():
@@ -142,6 +143,10 @@ class Paper:
                 self._applied(action)
             case act.RecordPruned() | act.RemoveLeftovers() | act.CollectImage():
                 self._forget(action)
+            case act.Rehearse():
+                self._start(action.desired, 0, action.name, action.address, "rehearsal")
+            case act.RecordRehearsal():
+                self.memory = replace(self.memory, rehearsed={**self.memory.rehearsed, action.app: action.answer})
             case act.Quarantine():
                 # It has failed already, before anything is done on paper; what then goes on is another plan.
                 given_up = Target(action.app, None, Blocked(action.cause, action.message))
@@ -187,20 +192,20 @@ class Paper:
     def _present(self, directory: str) -> None:
         self.observed = replace(self.observed, present=self.observed.present | {directory})
 
-    def _start(self, desired: DesiredApp, slot: int, name: str, address: str) -> None:
+    def _start(self, desired: DesiredApp, slot: int, name: str, address: str, role: Role) -> None:
         self.now += _COST
-        spec = desired.spec
+        spec, task = desired.spec, role == "task"
         container = Container(
             id=f"paper:{name}",
             name=name,
-            state="running" if slot else "exited",
+            state="exited" if task else "running",
             image=spec.image,
             created_at=self.now,
             claim=Claim(
                 app=desired.name,
                 fingerprint=desired.fingerprint,
                 slot=slot,
-                role="replica" if slot else "task",
+                role=role,
                 manifest=desired.app.manifest,
                 revision=desired.revision,
                 image=desired.app.image,
@@ -212,11 +217,11 @@ class Paper:
             address=address,
             started_at=self.now,
             engine_health="none" if spec.health is None else "healthy",
-            exit_code=None if slot else 0,
+            exit_code=0 if task else None,
             pid=1,
-            limits=Limits(spec.cpus, spec.memory, spec.pids, spec.restart) if slot else None,
+            limits=Limits(spec.cpus, spec.memory, spec.pids, spec.restart) if role == "replica" else None,
             writes=frozenset(mount.source for mount in spec.mounts if not mount.read_only),
-            host_ports=tuple((port.protocol, port.host) for port in spec.ports) if slot else (),
+            host_ports=tuple((port.protocol, port.host) for port in spec.ports) if role == "replica" else (),
             stop_grace_period=spec.stop_grace_period,
         )
         self._engine(replace(self.observed.engine, containers=(*self.observed.engine.containers, container)))

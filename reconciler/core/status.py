@@ -19,7 +19,7 @@ HEALTH_WORDS: tuple[HealthWord, ...] = ("Healthy", "Progressing", "Degraded", "S
 class Condition:
     """One aspect of an app, in Kubernetes' form, which people know."""
 
-    type: Literal["Ready", "Healthy", "Progressing", "Stalled"]
+    type: Literal["Ready", "Healthy", "Progressing", "Stalled", "RollbackReady"]
     status: bool
     reason: str
     message: str

@@ -336,7 +336,13 @@ def _standing(apps: Iterable[AppStatus]) -> Iterator[Metric]:
     success = _gauge(
         "app_last_success_timestamp_seconds", "Unix time at which the app was last applied, 0: never.", "app"
     )
+    way_back = _gauge(
+        "app_rollback_ready", "1 if the version before could serve again; only of apps that rehearsed it.", "app"
+    )
     for app in apps:
+        for condition in app.conditions:
+            if condition.type == "RollbackReady":
+                way_back.add_metric([app.name], condition.status)
         info.add_metric([app.name, app.revisions.applied, app.image], 1)
         for sync_word in SYNC_WORDS:
             sync.add_metric([app.name, sync_word], app.sync == sync_word)
@@ -347,7 +353,7 @@ def _standing(apps: Iterable[AppStatus]) -> Iterator[Metric]:
         replicas.add_metric([app.name, "running"], app.replicas_running)
         replicas.add_metric([app.name, "healthy"], app.replicas_healthy)
         success.add_metric([app.name], app.applied_at or 0)
-    yield from (info, sync, health, suspended, replicas, success)
+    yield from (info, sync, health, suspended, replicas, success, way_back)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from reconciler.core.model import Applied, Brought, Memory, Quarantined, Suspended, Version
+from reconciler.core.model import Applied, Brought, Memory, Quarantined, Rehearsed, Suspended, Version
 from reconciler.database import Database
 from reconciler.protocols import HistoryEntry
 
@@ -40,6 +40,11 @@ _MIGRATIONS = (
     ALTER TABLE versions ADD COLUMN revision TEXT NOT NULL DEFAULT '';
     ALTER TABLE versions ADD COLUMN place INTEGER NOT NULL DEFAULT 0;
     UPDATE versions SET place = id;
+    """,
+    """
+    CREATE TABLE rehearsed (app TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, previous TEXT NOT NULL,
+        ready INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, revision TEXT NOT NULL, at REAL NOT NULL,
+        logs TEXT NOT NULL);
     """,
 )
 _APPLICATION = 0x7265636F  # "reco"
@@ -105,6 +110,7 @@ class SqliteStore:
                 suspended={app: Suspended(*row) for app, *row in connection.execute("SELECT * FROM suspended")},
                 accepted=frozenset(row[0] for row in connection.execute("SELECT revision FROM accepted")),
                 versions=_versions(connection),
+                rehearsed=_rehearsed(connection),
                 brought=_brought(connection),
             )
             self._memory_version = version
@@ -146,14 +152,21 @@ class SqliteStore:
         logs = _text(entry.logs[-_LOGS:])
         self._decide(("INSERT OR REPLACE INTO quarantined VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, logs)))
 
+    def record_rehearsal(self, app: str, answer: Rehearsed) -> None:
+        """Whether an app could go back; the last answer counts."""
+        row = (app, answer.fingerprint, answer.previous, int(answer.ready), answer.reason, _text(answer.message))
+        rest = (answer.revision, answer.at, _text(answer.logs[-_LOGS:]))
+        self._decide(("INSERT OR REPLACE INTO rehearsed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *rest)))
+
     def forget(self, app: str) -> None:
-        """An app is gone: applied and quarantine go; history stays, and so does a person's ``suspend``.
+        """An app is gone: applied, quarantine and rehearsal go; history stays, and so does a person's ``suspend``.
 
         Its versions stay too, and tell when it went.
         """
         self._decide(
             ("DELETE FROM applied WHERE app = ?", (app,)),
             ("DELETE FROM quarantined WHERE app = ?", (app,)),
+            ("DELETE FROM rehearsed WHERE app = ?", (app,)),
             ("UPDATE versions SET at = (julianday('now') - 2440587.5) * 86400 WHERE app = ?", (app,)),
         )
 
@@ -166,8 +179,11 @@ class SqliteStore:
         self._decide(("DELETE FROM suspended WHERE app = ?", (app,)))
 
     def retry(self, app: str) -> None:
-        """Lift a quarantine."""
-        self._decide(("DELETE FROM quarantined WHERE app = ?", (app,)))
+        """Lift a quarantine, and forget that an app could not go back: both are tried once more."""
+        self._decide(
+            ("DELETE FROM quarantined WHERE app = ?", (app,)),
+            ("DELETE FROM rehearsed WHERE app = ? AND NOT ready", (app,)),
+        )
 
     def accept(self, revision: str) -> None:
         """A person accepts what a revision removes."""
@@ -227,6 +243,13 @@ def _versions(connection: sqlite3.Connection) -> dict[str, tuple[Version, ...]]:
     ):
         found[app] = (*found.get(app, ()), Version(*row))
     return found
+
+
+def _rehearsed(connection: sqlite3.Connection) -> dict[str, Rehearsed]:
+    rows = connection.execute("SELECT * FROM rehearsed")
+    return {
+        app: Rehearsed(fingerprint, previous, bool(ready), *rest) for app, fingerprint, previous, ready, *rest in rows
+    }
 
 
 def _brought(connection: sqlite3.Connection) -> dict[str, Brought]:

@@ -33,6 +33,7 @@ class _Machine:
     """Name -> owner; empty for a plain one that nobody uses, "?" for one that is not to be had."""
     busy_ports: set[tuple[str, int]] = field(default_factory=set)
     output: dict[str, str] = field(default_factory=dict)
+    printed: dict[str, str] = field(default_factory=dict)
     peers: Counter[str] = field(default_factory=Counter)
     network: bool = False
     made: int = 0
@@ -196,6 +197,11 @@ class FakeEngine:
         self._known(container)
         return "".join(self._machine.output.get(container, "").splitlines(keepends=True)[-lines:])
 
+    def checked(self, container: str) -> str:
+        self._called("checked")
+        self._known(container)
+        return self._machine.printed.get(container, "")
+
     def connections(self, container: str) -> int:
         self._called("connections")
         known = self._machine.containers.get(container)
@@ -313,6 +319,10 @@ class FakeEngine:
     def set_logs(self, container: str, text: str) -> None:
         """What it wrote."""
         self._machine.output[container] = text
+
+    def set_checked(self, container: str, text: str) -> None:
+        """What its HEALTHCHECK printed."""
+        self._machine.printed[container] = text
 
     def set_connections(self, container: str, count: int) -> None:
         """So many peers."""

@@ -90,7 +90,7 @@ def cases() -> Mapping[str, Explanation]:
     """Name of a golden file -> what is told."""
     given_up = Recollection((FAILED, REPAIRED, DEPLOYED), QUARANTINED)
     crash = stalled("CrashLoop", f"{CRASHED}; not tried again until a commit changes it")
-    rehearsed = Condition("RollbackReady", False, "RehearsalFailed", "no such column: total", NOW - 500)  # type: ignore[arg-type]
+    rehearsed = Condition("RollbackReady", False, "RehearsalFailed", "no such column: total", NOW - 500)
     return {
         "fine": because(shop(conditions=(Condition("Ready", True, "Applied", "", NOW - 600), rehearsed))),
         "given-up": because(crash, given_up),

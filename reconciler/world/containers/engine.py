@@ -73,6 +73,13 @@ class DockerEngine:
             raw: bytes = client.logs(container, stdout=True, stderr=True, tail=max(1, min(lines, _MOST_LINES)))
         return tail(raw)
 
+    def checked(self, container: str) -> str:
+        """What its HEALTHCHECK printed last; empty where it has none or that has not run yet."""
+        with self._clients.speaking(f"inspect container {container[:12]}") as client:
+            inspected = client.inspect_container(container)
+        checks = (inspected["State"].get("Health") or {}).get("Log") or ()
+        return tail(str(checks[-1].get("Output") or "").encode()) if checks else ""
+
     def connections(self, container: str) -> int:
         """Established TCP connections to ports on which the container listens; 0 when it does not run."""
         try:
