@@ -177,7 +177,8 @@ def _last_words(container: str | None, desired: DesiredApp | None, engine: Engin
     try:
         words = engine.logs(container, LOG_LINES)
         if desired.app.health.kind in {"command", "engine"}:  # its output is not in the log
-            words = "\n".join(filter(None, (words.rstrip("\n"), engine.checked(container))))
+            checked = engine.checked(container)
+            words = f"{words.rstrip()}\n{checked}".lstrip() if checked else words
     except ReconcilerError as error:
         return f"(its log could not be read: {error})"
     # An app that prints its own secrets tells them to Docker's log; ours must not repeat them.

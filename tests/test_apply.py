@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from harness.walk import Walk
 
 from reconciler.apply import Apply, _Chain, _Pool, perform
 from reconciler.core import actions as act
-from reconciler.core.model import SecretsFile
+from reconciler.core.model import Health, Rehearsal, Rehearsed, SecretsFile, Volume
+from reconciler.core.rehearsal import prepared
 from reconciler.errors import ReconcilerError, Unavailable
 
 
@@ -143,3 +145,45 @@ def test_nobody_queues_behind_a_slow_chain_while_another_thread_may_be_made() ->
         assert ended.acquire(timeout=5), "the quick one waits for the slow one"
         go_on.set()
         assert ended.acquire(timeout=5)
+
+
+def test_a_rehearsal_has_its_own_files_and_secrets_and_goes_again(walk: Walk) -> None:
+    image = walk.engine.add_image("shop:1")
+    perform(act.EnsureNetwork("", "why"), walk.hands)
+    old = app(secrets=SecretsFile("apps/shop/secrets.sops.yaml"), volumes=(Volume("data", "/data"),))
+    made = desired(old, image=image, secrets={"PASSWORD": b"hunter22"})
+    root = walk.memory / "secrets" / "shop" / "1a2b"
+    made = prepared(replace(made, secrets_directory=str(root)), made.fingerprint, "applied", Rehearsal())
+    begin = act.Rehearse("shop", "why", made, "10.77.0.9", "shop.rehearsal.abc")
+    perform(begin, walk.hands)
+    container = walk.engine.named("shop.rehearsal.abc")
+    assert container.claim is not None
+    assert (container.owned, container.claim.role, container.claim.slot) == (True, "rehearsal", 0)
+    assert container.claim.fields == made.fields
+    assert (root / "PASSWORD").read_bytes() == b"hunter22"
+    assert all(mount.read_only for mount in walk.engine.spec_of(container.id).mounts)
+    walk.engine.set_logs(container.id, "I am hunter22\nno such column: total\n\n")
+    answer = Rehearsed("applied", made.fingerprint, False, "RehearsalFailed", "it ended", "r" * 40, 1.0)
+    record = act.RecordRehearsal("shop", "it ended", answer, made, container.id)
+    perform(record, walk.hands)
+    kept = walk.store.memory().rehearsed["shop"]
+    assert kept.logs == "I am ***\nno such column: total\n\n"
+    assert kept.message == "it ended; it said last: no such column: total"
+    assert walk.store.history("shop", 1)[0].event == "rehearsed"
+    perform(replace(record, answer=replace(answer, ready=True)), walk.hands)
+    assert walk.store.memory().rehearsed["shop"].logs == ""
+    perform(act.EndRehearsal("shop", "why", container.id, container.name, 1.0), walk.hands)
+    assert walk.running() == []
+    assert act.lane(begin) not in walk.apply.busy
+
+
+def test_what_a_healthcheck_printed_is_among_the_last_words(walk: Walk) -> None:
+    image = walk.engine.add_image("shop:1")
+    perform(act.EnsureNetwork("", "why"), walk.hands)
+    made = desired(app(health=Health("command", command=("./check",))), image=image)
+    perform(act.StartReplica("shop", "why", made, 1, "10.77.0.9", "shop.1.abc"), walk.hands)
+    container = walk.engine.named("shop.1.abc").id
+    walk.engine.set_logs(container, "listening\n")
+    walk.engine.set_checked(container, "no such table: orders")
+    perform(act.Quarantine("shop", "why", made, "DeadlineExceeded", "it was late", container), walk.hands)
+    assert walk.store.memory().quarantined["shop"].logs == "listening\nno such table: orders"

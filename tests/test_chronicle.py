@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from harness.walk import Walk
 
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
-from reconciler.core.model import Target
+from reconciler.core.model import Rehearsed, Target
 from reconciler.core.status import AppStatus
 from reconciler.errors import Unavailable
 
@@ -111,3 +112,18 @@ def test_an_applied_version_is_known_with_its_image(walk: Walk) -> None:
     walk.chronicle.applied(act.RecordApplied("shop", "why", made))
     (version,) = walk.store.memory().versions["shop"]
     assert (version.fingerprint, version.image) == (made.fingerprint, "sha256:1")
+
+
+def test_a_rehearsal_is_written_once_and_one_that_failed_is_a_warning(
+    walk: Walk, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = Rehearsed("f2", "f1", True, "RehearsalPassed", "it became healthy", walk.cycle.tip().sha, 0.0)
+    walk.chronicle.rehearsed(act.RecordRehearsal("shop", "", answer, None, None), "")
+    no = replace(answer, ready=False, message="it ended", revision="")
+    walk.chronicle.rehearsed(act.RecordRehearsal("shop", "", no, None, None), "x\n" + "y" * 999)
+    entries = walk.store.history("shop", 9)
+    assert [(e.event, e.fingerprint) for e in entries] == [("rehearsed", "f1")] * 2
+    assert entries[1].reason == "could go back: it became healthy"
+    assert entries[0].reason == f"could not go back: it ended; it said last: {'y' * 300}"
+    assert [record.levelname for record in caplog.records if "could not go back" in record.message] == ["WARNING"]
+    assert walk.store.memory().rehearsed["shop"].at > 0

@@ -414,3 +414,34 @@ def test_reverting_the_removal_of_an_app_needs_no_pull(walk: Walk) -> None:
     walk.write(health=SOON, image=image(1))
     walk.converge()
     assert len(walk.running()) == 1
+
+
+def test_a_rehearsal_is_over_when_its_answer_is_known_and_asked_again_when_a_person_says_so(walk: Walk) -> None:
+    walk.write(rehearse_rollback=True)
+    walk.converge()
+    walk.write(rehearse_rollback=True, image="shop:2", health={"min_healthy_time": "0.3s", "deadline": "60s"})
+    walk.until(lambda: any(name.startswith("shop.rehearsal.") for name in walk.running()))
+    tried = next(c for c in walk.engine.observe().containers if c.name.startswith("shop.rehearsal."))
+    walk.engine.crash(tried.id, 3)
+    walk.until(lambda: bool(walk.store.memory().rehearsed) and len(walk.engine.observe().containers) == 1)
+    ready = next(c for c in walk.app().conditions if c.type == "RollbackReady")
+    assert (ready.status, ready.since) == (False, walk.store.memory().rehearsed["shop"].at)
+    assert "ended with exit code 3" in ready.message
+    walk.store.retry("shop")
+    walk.until(lambda: bool(walk.store.memory().rehearsed))
+    assert walk.store.memory().rehearsed["shop"].ready
+    assert [entry.event for entry in walk.store.history("shop", 3)] == ["rehearsed", "rehearsed", "deployed"]
+
+
+def test_a_rehearsal_whose_image_is_gone_is_tried_three_times(walk: Walk) -> None:
+    walk.write(rehearse_rollback=True)
+    walk.converge()
+    first = walk.store.memory().versions["shop"][0]
+    walk.store.record_applied("shop", first.revision, first.fingerprint, first.at, "sha256:gone")
+    walk.write(rehearse_rollback=True, image="shop:2")
+    walk.until(lambda: bool(walk.store.memory().rehearsed))
+    said = walk.store.memory().rehearsed["shop"]
+    assert (said.ready, said.reason) == (False, "RehearsalImpossible")
+    assert "the image of shop.rehearsal." in said.message
+    assert walk.app().sync == "Synced"
+    walk.converge()

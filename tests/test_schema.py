@@ -167,6 +167,7 @@ EVERYTHING: dict[str, Any] = {
     "rollout": {"strategy": "recreate", "drain": "31s", "max_parallel": 2},
     "depends_on": ["db"],
     "before_deploy": {"command": ["migrate"], "timeout": "6m"},
+    "rehearse_rollback": {"command": ["check"]},
     "stop_grace_period": "11s",
     "stop_signal": "SIGQUIT",
     "pull_policy": "always",
@@ -185,6 +186,7 @@ INSTEAD = {  # for what may not be left out
     ("ingress", "host"): "b.example.com",
     ("ingress", "port"): 81,
     ("before_deploy", "command"): ["other"],
+    ("rehearse_rollback", "command"): ["other"],
     ("registry_credentials", "file"): "other.sops.yaml",
 }
 NOT_READ = {("$schema",), ("kind",)}

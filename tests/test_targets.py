@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from harness.secrets import SecretSmith
 from harness.walk import Walk
+
+from reconciler.core.model import Secret
 
 
 @pytest.fixture
@@ -83,3 +86,69 @@ def test_a_replica_keeps_an_image_that_lost_its_tag(walk: Walk) -> None:
     walk.converge()
     assert time.monotonic() - began < 10
     assert walk.running() == old
+
+
+def test_the_version_before_is_rehearsed_with_its_own_secrets_and_settings(walk: Walk, smith: SecretSmith) -> None:
+    secrets = walk.repository / "apps/shop/secrets.sops.yaml"
+    fields = {"secrets": {"file": "secrets.sops.yaml", "environment": ["URL"]}, "rehearse_rollback": True}
+    walk.write(**fields, environment={"LEVEL": "old"}, volumes=["data:/data"])
+    secrets.write_bytes(smith.yaml({"URL": "old-url", "TOKEN": "old-token"}))
+    walk.converge()
+    old = walk.engine.observe().containers[0]
+    walk.write(**fields, environment={"LEVEL": "new"}, volumes=["data:/data"])
+    secrets.write_bytes(smith.yaml({"URL": "new-url", "TOKEN": "new-token"}))
+    walk.until(lambda: any(name.startswith("shop.rehearsal.") for name in walk.running()))
+    tried = next(c for c in walk.engine.observe().containers if c.name.startswith("shop.rehearsal."))
+    spec = walk.engine.spec_of(tried.id)
+    assert old.claim is not None
+    assert tried.claim is not None
+    assert (tried.claim.fingerprint, tried.image) == (old.claim.fingerprint, old.image)
+    url = spec.environment["URL"]
+    assert isinstance(url, Secret)
+    assert (url.reveal(), spec.environment["LEVEL"]) == (b"old-url", "old")
+    mounted = next(mount for mount in spec.mounts if mount.target == "/run/secrets")
+    assert Path(mounted.source, "TOKEN").read_bytes() == b"old-token"
+    assert walk.app().replicas_running == 1
+    walk.until(lambda: bool(walk.store.memory().rehearsed) and len(walk.running()) == 1)
+    assert walk.store.memory().rehearsed["shop"].ready
+    walk.converge()  # its secrets go too
+    view = walk.cycle.look(walk.cycle.tip())
+    assert view.wanted.targets["shop"].way_back is None
+    assert (view.plan.actions, view.plan.wake_at) == ((), None)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        ("stranger", "cannot be had any more: apps/shop/secrets.sops.yaml"),
+        ("unknown revision", "cannot be had any more"),
+        ("no revision", "nobody knows any more at which revision"),
+    ],
+)
+def test_a_version_that_cannot_be_had_any_more_is_no_way_back(
+    walk: Walk, smith: SecretSmith, spoil: str, why: str
+) -> None:
+    secrets = walk.repository / "apps/shop/secrets.sops.yaml"
+    fields = {"secrets": {"file": "secrets.sops.yaml"}}
+    walk.write(**fields)
+    secrets.write_bytes(smith.yaml({"TOKEN": "t"}))
+    walk.converge()
+    first = walk.store.memory().versions["shop"][0]
+    if spoil == "stranger":  # the key that could read it is gone: the same as one that never could
+        _, stranger = smith.make_key()
+        secrets.write_bytes(smith.encrypt('{"TOKEN": "new"}', "yaml", recipient=stranger))
+        walk.cycle.fetch()
+        first = replace(first, revision=walk.cycle.tip().sha)
+        secrets.write_bytes(smith.yaml({"TOKEN": "t"}))
+    first = replace(first, revision="0" * 40) if spoil == "unknown revision" else first
+    first = replace(first, revision="") if spoil == "no revision" else first
+    walk.store.record_applied("shop", first.revision, first.fingerprint, first.at, first.image)
+    walk.write(**fields, image="shop:2", rehearse_rollback=True)
+    walk.until(lambda: bool(walk.store.memory().rehearsed))
+    said = walk.store.memory().rehearsed["shop"]
+    assert (said.ready, said.reason) == (False, "RehearsalImpossible")
+    assert why in said.message
+    walk.until(lambda: walk.cycle.status is not None and walk.cycle.status.result == "converged")
+    assert walk.cycle.status is not None
+    assert "RollbackNotReady: shop could not go back: " in walk.cycle.status.verdict
+    assert (walk.app().sync, walk.app().health) == ("Synced", "Healthy")

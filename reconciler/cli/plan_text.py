@@ -134,7 +134,7 @@ def _change(change: Change, style: Style) -> list[str]:
         text = f"{soon} if healthy at once, at most {late} ({change.down.because}), then the old version is put back"
         lines += _field("down", text, style)
     if change.way_back:
-        lines += _field("way back", change.way_back, style)
+        lines += _field("back?", change.way_back, style)
     if change.note:
         lines += _field("note", change.note, style)
     for number, step in enumerate(change.steps, 1):

@@ -72,3 +72,9 @@ def test_what_a_drift_repair_is_for_is_named() -> None:
 
 def test_an_app_that_waits_for_its_next_attempt_says_so() -> None:
     assert changes("failing")[0].note.endswith("RegistryUnavailable: registry.example.com does not answer")
+
+
+def test_who_goes_back_to_what_was_rehearsed_is_told_what_came_of_it() -> None:
+    (back,) = changes("way-back")
+    assert back.way_back.startswith("no, as of 2027-01-15 08:00:00Z: shop:1 of 1a2b3c4d ended")
+    assert [change.way_back for change in changes("upgrade")] == [""]

@@ -14,12 +14,13 @@ from harness.git import ConfigRepository, run_git
 
 from reconciler.cli import DIFFERENCES, IN_SYNC, parser
 from reconciler.cli.rollback import rollback
-from reconciler.core.model import Quarantined
+from reconciler.core.model import Quarantined, Rehearsed
 from reconciler.errors import InvalidInput, Refused, Unavailable
 from reconciler.protocols import HistoryEntry
 from reconciler.world.source import GitSource
 from reconciler.world.store import SqliteStore
 
+NOW = 1_800_000_000.0
 FLEET = "kind: Fleet\nhosts:\n  web-1: {labels: [web]}\n"
 
 
@@ -623,3 +624,26 @@ def test_another_repositorys_clone_is_not_mistaken(
     stranger.commit({"apps/shop/app.yaml": manifest("shop:1")})
     assert roll_back(repository, "--repository", str(stranger.work), config=config) == DIFFERENCES
     assert "does not have the commit that this host is at" in told(capsys)
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_who_goes_back_to_what_was_rehearsed_is_told_what_came_of_it(
+    repository: ConfigRepository,
+    agent: tuple[Path, SqliteStore],
+    capsys: pytest.CaptureFixture[str],
+    ready: bool,  # noqa: FBT001  (the answer)
+) -> None:
+    config, store = agent
+    first, second = at(repository, "Use shop 1"), at(repository, "Use shop 2")
+    ran(store, ("deployed", first), ("deployed", second))
+    for number, revision in enumerate((first, second)):
+        store.record_applied("shop", revision, f"f{number}", float(number), f"sha256:{number}")
+    between = at(repository, "Use other 2")  # at which shop is what it was
+    store.record_rehearsal("shop", Rehearsed("f1", "f0", ready, "", "no such column: total", between, NOW))
+    store.close()
+    assert roll_back(repository, "--dry-run", config=config) == DIFFERENCES
+    text = told(capsys)
+    words = "yes, rehearsed at 2027-01-15" if ready else "no, as of 2027-01-15 08:00:00Z: no such column: total"
+    assert f"could we go back: {words}" in text
+    assert roll_back(repository, "--dry-run", "--to", second, config=config) == IN_SYNC
+    assert "could we go back" not in told(capsys)

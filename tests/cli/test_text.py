@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+from dataclasses import replace
 
 import pytest
 
@@ -16,11 +17,13 @@ from reconciler.cli.text import (
     listed,
     moment,
     pad,
+    rehearsed,
     shorten,
     terminal_width,
     widths,
     wrapped,
 )
+from reconciler.core.model import Rehearsed
 
 
 def test_a_pipe_gets_no_colours_and_no_width() -> None:
@@ -109,3 +112,10 @@ def test_long_texts_are_wrapped_between_words_but_not_before_a_unit() -> None:
     assert wrapped("one two", 0, "- ") == ["- one two"]
     assert wrapped("averylongword b", 6, "", "  ") == ["averylongword", "  b"]
     assert wrapped("", 10, "x") == ["x"]
+
+
+def test_whether_an_app_could_go_back_is_an_answer() -> None:
+    answer = Rehearsed("f2", "f1", True, "RehearsalPassed", "", "r", 1_800_000_000.0)
+    assert rehearsed(answer) == "yes, rehearsed at 2027-01-15 08:00:00Z with the data as it was then"
+    assert rehearsed(replace(answer, ready=False, message="a\x1b[2J")).startswith("no, as of 2027-01-15 08:00:00Z: a")
+    assert "\x1b" not in rehearsed(replace(answer, ready=False, message="a\x1b[2J"))

@@ -10,6 +10,8 @@ from harness.whys import BAD, DEPLOYED, FAILED, GOOD, NOW, QUARANTINED, because,
 
 from reconciler.cli.why import Recollection, explain, recollect
 from reconciler.cli.wiring import Host
+from reconciler.core.model import Rehearsed
+from reconciler.core.status import Condition
 from reconciler.errors import InvalidInput
 from reconciler.settings import Repository, Settings
 
@@ -106,6 +108,7 @@ def test_each_way_to_stand() -> None:
     stands = {name: told.stand for name, told in CASES.items()}
     assert stands == {
         "fine": "fine",
+        "no-way-back": "fine",
         "given-up": "held up",
         "first-ever": "held up",
         "manifest": "held up",
@@ -137,3 +140,12 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "state/store.db")) as newer:
         newer.executescript("PRAGMA application_id = 0x7265636F; PRAGMA user_version = 99; CREATE TABLE t (a)")
     assert "without history" in recollect(Host(settings), "shop").trouble
+
+
+def test_the_last_words_of_a_rehearsal_belong_to_an_answer_that_is_no() -> None:
+    no = Rehearsed("f2", "f1", False, "RehearsalFailed", "no", BAD, 1.0, "one\ntwo\n")
+    known = Recollection((DEPLOYED,), rehearsed=no)
+    said = Condition("RollbackReady", False, "RehearsalFailed", "no", 1.0)
+    assert because(shop(conditions=(said,)), known).rehearsal_words == ("one", "two")
+    assert because(shop(conditions=(replace(said, status=True),)), known).rehearsal_words == ()
+    assert because(shop(), known).rehearsal_words == ()

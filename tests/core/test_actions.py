@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from harness.builders import app, desired
+
 from reconciler.core import actions as act
 
 
@@ -27,15 +29,27 @@ def test_every_lane_says_whose_it_is() -> None:
         act.RemoveContainer("shop", "", "c", "shop.1", "f"),
         act.RestartContainer("shop", "", "c", "shop.1", 10),
         act.PullImage("shop", "", "shop:1", None, "r"),
+        act.EndRehearsal("shop", "", "c", "shop.rehearsal.f", 10),
     ]
     lanes = [act.retry_lane(action) for action in retried]
     assert len(set(lanes)) == len(lanes), "what fails holds up its like only"
     assert {act.app_of(lane) for lane in (*lanes, act.drift_lane("shop"))} == {"shop"}
     assert {act.app_of(lane) for lane in act.HOST_LANES} == {None}
-    assert [act.is_restart_lane(lane) for lane in lanes] == [False, False, False, True, False]
+    assert [act.is_restart_lane(lane) for lane in lanes] == [False, False, False, True, False, False]
 
 
 def test_the_name_and_what_retires_are_no_attempts() -> None:
     assert act.is_attempt(act.Unpause("shop", "", "c", "shop.1"))
     assert not act.is_attempt(act.SetName("shop", "", ()))
     assert not act.is_attempt(act.StopContainer("shop", "", "c", "shop.1", 10))
+
+
+def test_a_rehearsal_holds_up_nothing_of_its_app_and_what_is_written_of_it_not_even_the_next() -> None:
+    made = desired(app())
+    begin = act.Rehearse("shop", "", made, "10.0.0.1", "shop.rehearsal.f")
+    end = act.EndRehearsal("shop", "", "c", "shop.rehearsal.f", 10)
+    assert act.lane(begin) == act.lane(end) == act.rehearsal_lane("shop") != "shop"
+    assert act.retry_lane(begin) == act.rehearsal_lane("shop")
+    assert act.retry_lane(end) not in {act.retry_lane(begin), act.upkeep_lane("shop")}
+    assert act.is_attempt(begin)
+    assert not act.is_attempt(end)

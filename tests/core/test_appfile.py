@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.core.appfile import NAME, collide, draft, is_sops, published, resolve, route
 from reconciler.core.document import read
-from reconciler.core.model import PublishedPort
+from reconciler.core.model import PublishedPort, Rehearsal
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,20 @@ def test_a_damaged_key_costs_no_other_finding() -> None:
     assert [(problem.line, problem.app) for problem in made.problems] == [(1, "a")]
     assert made.app.volumes == ()
     assert len(made.app.ports) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("true", Rehearsal()),
+        ("false", None),
+        ("{command: ./check schema}", Rehearsal(("./check", "schema"))),
+        ("{command: [./check]}", Rehearsal(("./check",))),
+    ],
+)
+def test_a_rehearsal_is_asked_for_with_or_without_a_command(text: str, asked: Rehearsal | None) -> None:
+    root = read("a/app.yaml", f"image: a:1\nrehearse_rollback: {text}".encode()).root
+    assert root is not None
+    made = draft("a/app.yaml", "a", root, frozenset())
+    assert made.problems == ()
+    assert made.app.rehearse_rollback == asked

@@ -32,7 +32,7 @@ words = st.text(max_size=20)
         app=words,
         fingerprint=words,
         slot=st.integers(0, 99),
-        role=st.sampled_from(["replica", "task"]),
+        role=st.sampled_from(["replica", "task", "rehearsal"]),
         manifest=words,
         revision=words,
         image=words,

@@ -127,6 +127,7 @@ class FakeLab:
 
     def set_health(self, container: str, *, healthy: bool) -> None:
         self._fake.set_health(container, "healthy" if healthy else "unhealthy")
+        self._fake.set_checked(container, "it is there\n" if healthy else "")
 
     def pause(self, container: str) -> None:
         self._fake.pause(container)

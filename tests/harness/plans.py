@@ -25,6 +25,7 @@ from reconciler.core.model import (
     PublishedPort,
     Pull,
     RegistryCredentials,
+    Rehearsed,
     Resources,
     Retry,
     Secret,
@@ -354,6 +355,18 @@ def old_images() -> Situation:
     )
 
 
+def way_back() -> Situation:
+    """A commit is taken back, and whether that could work was tried."""
+    later = replace(SHOP, image="shop:2")
+    before = running(later)
+    back = new(SHOP)
+    runs = next(c.claim.fingerprint for c in before.observed.engine.containers if c.claim)
+    assert back.desired is not None
+    why = "shop:1 of 1a2b3c4d ended with exit code 1 before it was healthy; it said last: no such column: total"
+    answer = Rehearsed(runs, back.desired.fingerprint, False, "RehearsalFailed", why, OLD, NOW)
+    return on(before, asked(back), rehearsed={"shop": answer})
+
+
 def odd_words() -> Situation:
     """A commit and an error text that would like to be more than text."""
     blocked = Blocked("ImageNotFound", "no such image\x1b[2J\nshop: all fine \u202e")
@@ -393,6 +406,7 @@ SITUATIONS: Mapping[str, Callable[[], Situation]] = {
         waiting,
         elsewhere,
         old_images,
+        way_back,
         odd_words,
     )
 }

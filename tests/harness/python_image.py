@@ -1,4 +1,4 @@
-"""An image in which ``webapp.py`` and ``load.py`` run: this machine's Python, and of its library what they import."""
+"""An image in which this folder's ``PROGRAMS`` run: this machine's Python, and of its library what they import."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.engine import PrivateEngine
 
 IMAGE = "webapp:1"
-PROGRAMS = ("webapp", "load")
+PROGRAMS = ("webapp", "load", "orders")
 PYTHON = str(Path(sys.executable).resolve())
 """Not the virtual environment's. It has the same place in the image, and so has all that belongs to it."""
 

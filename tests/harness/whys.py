@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.cli.why import Explanation, Recollection, explain
-from reconciler.core.model import Commit, Quarantined
+from reconciler.core.model import Commit, Quarantined, Rehearsed
 from reconciler.core.status import AppStatus, Condition, HostStatus, Revisions
 from reconciler.protocols import HistoryEntry
 
@@ -93,6 +93,13 @@ def cases() -> Mapping[str, Explanation]:
     rehearsed = Condition("RollbackReady", False, "RehearsalFailed", "no such column: total", NOW - 500)
     return {
         "fine": because(shop(conditions=(Condition("Ready", True, "Applied", "", NOW - 600), rehearsed))),
+        "no-way-back": because(
+            shop(conditions=(Condition("Ready", True, "Applied", "", NOW - 600), rehearsed)),
+            Recollection(
+                (REPAIRED, DEPLOYED),
+                rehearsed=Rehearsed("f2", "f1", False, "RehearsalFailed", "no", BAD, NOW - 500, LOGS),
+            ),
+        ),
         "given-up": because(crash, given_up),
         "first-ever": because(
             replace(crash, revisions=Revisions(BAD, "", ""), replicas_running=0, replicas_healthy=0, addresses=()),

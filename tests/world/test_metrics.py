@@ -34,10 +34,13 @@ SHOP = AppStatus(
     replicas_desired=2,
     replicas_running=2,
     replicas_healthy=1,
-    conditions=(Condition("Ready", status=True, reason="Serving", message=LEAK),),
+    conditions=(
+        Condition("Ready", status=True, reason="Serving", message=LEAK),
+        Condition("RollbackReady", status=True, reason="RehearsalPassed", message=LEAK),
+    ),
     applied_at=1_790_000_000.0,
 )
-API = replace(SHOP, name="api", sync="OutOfSync", health="Suspended", image="api:1", applied_at=None)
+API = replace(SHOP, name="api", sync="OutOfSync", health="Suspended", image="api:1", applied_at=None, conditions=())
 HOST = HostStatus(
     host="web-1",
     version="1.2.3",
@@ -91,8 +94,9 @@ TABLE = {
     "reconciler_decrypt_failures_total": {"reason"},
     "reconciler_app_cpu_seconds_total": {"app"},
     "reconciler_app_memory_bytes": {"app"},
+    "reconciler_app_rollback_ready": {"app"},
 }
-"""DESIGN.md's names and labels."""
+"""DESIGN.md's names and labels, and what came after it."""
 
 
 class Kernel:
@@ -399,3 +403,14 @@ def test_a_real_prometheus_sees_it_all(metrics: Metrics, kernel: Kernel, prometh
     assert prometheus.value("reconciler_app_suspended{app='api'}") == 1
     assert prometheus.value("reconciler_fetches_total{result='success'}") == 1
     assert [target["lastError"] for target in prometheus.targets()] == [""]
+
+
+def test_whether_an_app_could_go_back_is_told_of_those_that_tried(metrics: Metrics) -> None:
+    metrics.update(HOST)
+    assert sample(metrics, "app_rollback_ready", app="shop") == 1
+    assert sample(metrics, "app_rollback_ready", app="api") is None
+    could_not = replace(SHOP, conditions=(replace(SHOP.conditions[1], status=False),))
+    metrics.update(replace(HOST, apps={"shop": could_not}))
+    assert sample(metrics, "app_rollback_ready", app="shop") == 0
+    metrics.update(replace(HOST, apps={"api": API}))
+    assert not [name for name, _ in read(metrics) if "rollback_ready" in name]

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from harness.disks import small_disk
 
-from reconciler.core.model import Applied, Brought, Memory, Quarantined, Suspended, Version
+from reconciler.core.model import Applied, Brought, Memory, Quarantined, Rehearsed, Suspended, Version
 from reconciler.database import Database
 from reconciler.errors import Unavailable
 from reconciler.protocols import HistoryEntry
 from reconciler.world.store import _APPLICATION, _MIGRATIONS, SqliteStore
 
+NO_WAY_BACK = Rehearsed("f2", "f1", False, "RehearsalFailed", "no such column", "r1", 30.0, "last words")
 BAD = Quarantined("f2", "CrashLoop", "exited with 1", "r2", 20.0, "last words")
 
 
@@ -59,12 +60,15 @@ def test_decisions_are_remembered_by_the_next_process(store: SqliteStore, comman
     store.record_applied("shop", "r0", "f0", 5.0)
     store.record_applied("shop", "r1", "f1", 10.0)
     store.quarantine("shop", BAD)
+    store.record_rehearsal("shop", replace(NO_WAY_BACK, ready=True))
+    store.record_rehearsal("shop", NO_WAY_BACK)
     store.suspend("db", "migration", 30.0)
     store.accept("r3")
     store.accept("r3")
     expected = Memory(
         applied={"shop": Applied("r1", "f1", 10.0)},
         quarantined={"shop": BAD},
+        rehearsed={"shop": NO_WAY_BACK},
         suspended={"db": Suspended(30.0, "migration")},
         accepted=frozenset({"r3"}),
     )
@@ -76,10 +80,15 @@ def test_decisions_are_remembered_by_the_next_process(store: SqliteStore, comman
 
 def test_decisions_are_taken_back(store: SqliteStore) -> None:
     store.quarantine("shop", BAD)
+    store.record_rehearsal("shop", NO_WAY_BACK)
     store.suspend("shop", "", 1.0)
     store.retry("shop")
     store.resume("shop")
     assert decisions(store) == Memory()
+    fine = replace(NO_WAY_BACK, ready=True)
+    store.record_rehearsal("shop", fine)
+    store.retry("shop")
+    assert store.memory().rehearsed == {"shop": fine}
     for nothing in (store.retry, store.resume, store.forget):
         nothing("unknown")
 
@@ -87,6 +96,7 @@ def test_decisions_are_taken_back(store: SqliteStore) -> None:
 def test_forgetting_an_app_keeps_its_history_and_what_a_person_said(store: SqliteStore) -> None:
     store.record_applied("shop", "r1", "f1", 1.0)
     store.quarantine("shop", BAD)
+    store.record_rehearsal("shop", NO_WAY_BACK)
     store.suspend("shop", "holiday", 2.0)
     store.add(HistoryEntry(3.0, "shop", "deployed"))
     store.forget("shop")
