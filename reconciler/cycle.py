@@ -249,7 +249,7 @@ class Cycle:
         if self._quiet is not None and 0 <= now - self._quiet[2] < _QUIET and self._quiet[0] == looked:
             return self._quiet[1]
         made = plan(*looked, self._rules.subnet, now, self._rules.timing)
-        self._quiet = (looked, made, now) if made.converged and made.wake_at is None else None
+        self._quiet = (looked, made, now) if made.converged and not made.actions and made.wake_at is None else None
         return made
 
     def _catalog(self, revision: str) -> Catalog:
@@ -383,7 +383,7 @@ class Cycle:
         fetch_fault = (self._fetch_fault,) if self._fetch_fault else ()
         site_fault = (self._site_fault,) if self._site_fault else ()
         faults = (*fetch_fault, *site_fault, *world.store.faults(), *made.faults, *made.notices)
-        busy = bool(self._apply.busy or view.memory.busy)
+        busy = any(not act.is_rehearsal_lane(lane) for lane in (*self._apply.busy, *view.memory.busy))
         seen = Seen(view.commit, view.wanted.catalog.problems, faults, self._last_fetch_at)
         told = self._report.walked(made, seen, busy=busy)
         world.meter.record_cycle(told.result, phases.seconds)

@@ -43,6 +43,7 @@ def status_text(status: HostStatus, style: Style, *, now: float, width: int, sta
         _table(status, style, now, width),
         _messages(status, style, width, now),
         _faults(status, style, width),
+        _ways_back(status, width, now),
         _problems(status, style, width),
         _closing(status, style, width, now=now, stale=stale),
     ]
@@ -179,6 +180,17 @@ def _faults(status: HostStatus, style: Style, width: int) -> list[str]:
         first, *rest = wrapped(f"{reason}: {message}", width, "! ", "    ")
         lines += [style.bad("!") + first[1:], *rest]
     return lines
+
+
+def _ways_back(status: HostStatus, width: int, now: float) -> list[str]:
+    """Apps that tried it and could go back; of those that could not the faults tell."""
+    ready = [
+        f"{name} ({duration(now - condition.since)} ago)"
+        for name, app in sorted(status.apps.items())
+        for condition in app.conditions
+        if condition.type == "RollbackReady" and condition.status
+    ]
+    return wrapped(f"Rehearsed, and could go back: {', '.join(ready)}.", width, "", "    ") if ready else []
 
 
 def _problems(status: HostStatus, style: Style, width: int) -> list[str]:

@@ -259,13 +259,19 @@ def pull_lane(app: str) -> str:
 
 def rehearsal_lane(app: str) -> str:
     """Nothing of the app waits until the replica of a rehearsal has started, or ended."""
-    return f"rehearsal:{app}"
+    return f"{_REHEARSAL}{app}"
+
+
+def is_rehearsal_lane(lane: str) -> bool:
+    """What is done here is nothing that people wait for."""
+    return lane.startswith(_REHEARSAL)
 
 
 NETWORK, NAMES, NGINX, FILES = "host:network", "host:names", "host:nginx", "host:files"
 IMAGES = "host:images"
 HOST_LANES = (NETWORK, NAMES, NGINX, FILES, IMAGES)
 _RESTART = "restart:"
+_REHEARSAL = "rehearsal:"
 
 
 def lane(action: Action) -> str:

@@ -58,9 +58,9 @@ class Plan:
 
     @property
     def converged(self) -> bool:
-        """Nothing to do, nothing in the way."""
+        """Nothing to do, nothing in the way. A rehearsal is nothing that anybody waits for."""
         return (
-            not self.actions
+            all(act.is_rehearsal_lane(act.lane(action)) for action in self.actions)
             and not self.faults
             and not self.prune_blocked
             and all(status.sync == "Synced" for status in self.statuses.values())

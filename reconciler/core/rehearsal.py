@@ -168,7 +168,7 @@ def rehearse(
         serving: Apps that are in sync and healthy, with nothing left to do.
         at_rest: Nothing at all is done on this host, nor on its way.
     """
-    step, under_way = Step(), next((lane.partition(":")[2] for lane in memory.busy if _is_lane(lane)), "")
+    step, under_way = Step(), next((act.app_of(lane) or "" for lane in memory.busy if act.is_rehearsal_lane(lane)), "")
     asked = {name: way for name, target in sorted(targets.items()) if (way := _asked(target, memory)) is not None}
     for container in filter(is_rehearsal, observed.engine.containers):
         app = container.claim.app if container.claim else ""
@@ -182,11 +182,7 @@ def rehearse(
             _look_at(step, container, asked[app], observed, memory, now)
     if not under_way:
         _begin(step, {name: way for name, way in asked.items() if name in serving}, memory, pool, now, at_rest=at_rest)
-    return step, under_way
-
-
-def _is_lane(lane: str) -> bool:
-    return lane == act.rehearsal_lane(lane.partition(":")[2])
+    return step, under_way or next((action.app for action in step.actions), "")
 
 
 def _asked(target: Target, memory: Memory) -> WayBack | None:

@@ -141,3 +141,13 @@ def test_colours_change_nothing_but_colours() -> None:
     coloured = status_text(troubled(), Style(colour=True), now=NOW, width=90)
     assert "\x1b[31m" in coloured
     assert re.sub("\x1b\\[[0-9]+m", "", coloured) == status_text(troubled(), Style(), now=NOW, width=90)
+
+
+def test_who_could_go_back_is_named_and_who_could_not_is_a_notice() -> None:
+    ready = Condition("RollbackReady", True, "RehearsalPassed", "it became healthy", NOW - 720)
+    status = host(app("shop", conditions=(ready,)), app("mail"), app("api", conditions=(replace(ready, status=False),)))
+    status = replace(status, faults=(("RollbackNotReady", "api could not go back: no such column: total"),))
+    text = status_text(status, Style(), now=NOW, width=0)
+    assert "Rehearsed, and could go back: shop (12 min ago)." in text
+    assert "! RollbackNotReady: api could not go back: no such column: total" in text
+    assert "go back: " not in status_text(host(app("mail")), Style(), now=NOW, width=0)

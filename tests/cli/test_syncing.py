@@ -1,6 +1,14 @@
 from __future__ import annotations
 
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+
 from harness.host import Host
+from harness.walk import Walk
+
+from reconciler.cli import IN_SYNC
+from reconciler.cli.syncing import sync_here
 
 
 def test_sync_says_what_it_could_not_do_and_exits_with_differences(host: Host) -> None:
@@ -26,3 +34,20 @@ def test_sync_without_a_reachable_repository_is_an_error(host: Host) -> None:
     assert len(host.containers()) == 1
     moved.rename(host.repository.bare)
     host.sync()
+
+
+def test_sync_leaves_no_rehearsal_behind(tmp_path: Path) -> None:
+    """Nobody else would take its replica away again."""
+    walk = Walk(tmp_path)
+    try:
+        walk.write(rehearse_rollback=True)
+        walk.converge()
+        walk.write(rehearse_rollback=True, image="shop:2", health={"min_healthy_time": "0.3s", "deadline": "60s"})
+        prober = SimpleNamespace(start=lambda: None, stop=lambda: None)
+        host = SimpleNamespace(cycle=walk.cycle, apply=walk.apply, prober=prober, store=walk.store)
+        walk.apply._wake = lambda lane: host.wake(lane)  # noqa: SLF001  (a host's parts are woken through it)
+        assert sync_here(host, Namespace(timeout=30.0, output="text")) == IN_SYNC  # type: ignore[arg-type]  # its parts
+        assert walk.store.memory().rehearsed["shop"].ready
+        assert len(walk.engine.observe().containers) == 1
+    finally:
+        walk.close()

@@ -237,8 +237,10 @@ def test_it_begins_once_the_new_version_is_applied_and_nothing_is_left_to_do() -
     assert isinstance(begin, act.Rehearse)
     assert begin.name == f"shop.rehearsal.{OLD.fingerprint[:8]}"
     assert begin.address not in {c.address for c in on.observed.engine.containers}
-    status = steps(on.wanted, on.observed, on.memory, on.now).statuses["shop"]
+    made = steps(on.wanted, on.observed, on.memory, on.now)
+    status = made.statuses["shop"]
     assert (status.sync, status.health, status.reason) == ("Synced", "Healthy", "Applied")
+    assert (made.converged, made.rehearsing) == (True, "shop")
 
 
 def test_it_waits_for_everything_that_people_wait_for() -> None:
