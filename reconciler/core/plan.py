@@ -292,8 +292,7 @@ def _directories(wanted: Wanted, observed: Observed) -> frozenset[str]:
         for directory in (c.claim.files_directory, c.claim.secrets_directory)
     }
     for target in wanted.targets.values():
-        rehearsed = target.way_back.desired if target.way_back is not None else None
-        for version in (target.desired, target.previous, rehearsed):
+        for version in (target.desired, target.previous):
             if version is not None:
                 used |= {version.files_directory, version.secrets_directory}
     return frozenset(used - {""})
