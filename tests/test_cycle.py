@@ -421,6 +421,8 @@ def test_a_rehearsal_is_over_when_its_answer_is_known_and_asked_again_when_a_per
     walk.converge()
     walk.write(rehearse_rollback=True, image="shop:2", health={"min_healthy_time": "0.3s", "deadline": "60s"})
     walk.until(lambda: any(name.startswith("shop.rehearsal.") for name in walk.running()))
+    assert walk.cycle.status is not None
+    assert walk.cycle.status.result == "converged", "nobody waits for it"
     tried = next(c for c in walk.engine.observe().containers if c.name.startswith("shop.rehearsal."))
     walk.engine.crash(tried.id, 3)
     walk.until(lambda: bool(walk.store.memory().rehearsed) and len(walk.engine.observe().containers) == 1)

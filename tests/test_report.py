@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from reconciler.report import Report, Seen, verdict
 TIP = Commit("3fa9c2d1" + "0" * 32, "Ada", "The shop", 1.0)
 SEEN = Seen(TIP, (), (), None)
 WORK = act.SetName("shop", "why", ())
+REHEARSAL = act.EndRehearsal("shop", "why", "c", "shop.rehearsal.f", 1.0)
 
 
 class Desk:
@@ -61,6 +63,8 @@ def plan(*apps: AppStatus, **values: object) -> Plan:
         (plan(app()), (), False, "converged"),
         (plan(app()), (), True, "progressing"),
         (plan(app(), actions=(WORK,)), (), False, "progressing"),
+        (plan(app(), actions=(REHEARSAL,), wake_at=200.0), (), False, "converged"),
+        (plan(app()), (("RollbackNotReady", "no such column"),), False, "converged"),
         (plan(app(stalled=True)), (), False, "blocked"),
         (plan(app(stalled=True), wake_at=200.0), (), False, "progressing"),
         (plan(app()), (("GitUnreachable", "nobody listens"),), False, "blocked"),
@@ -152,3 +156,9 @@ def test_a_store_that_cannot_be_written_does_not_keep_the_status_from_people(
     monkeypatch.undo()
     desk.report.walked(plan(app(reason="InvalidManifest", stalled=True)), SEEN, busy=False)
     assert desk.kept() == 100.0, "it is tried again"
+
+
+def test_a_condition_that_knows_its_own_time_keeps_it(desk: Desk) -> None:
+    rehearsed = Condition("RollbackReady", True, "RehearsalPassed", "it was healthy", 40.0)
+    told = desk.report.walked(plan(replace(app(), conditions=(rehearsed,))), SEEN, busy=False)
+    assert [c.since for c in told.apps["shop"].conditions] == [40.0]
