@@ -4,11 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from harness.git import ConfigRepository
 from harness.host import Host
+
+from reconciler.cli import IN_SYNC
+from reconciler.cli.verbs import VERBS
+from reconciler.core.model import Rehearsed
+from reconciler.errors import InvalidInput
+from reconciler.world.store import SqliteStore
 
 GOOD = "kind: App\nimage: shop:1\n"
 
@@ -132,3 +140,23 @@ def test_a_person_asks_decides_and_reads_on_a_real_host(host: Host) -> None:
     assert "already" in host.reconciler("run", expect=1)
     host.deploy(replicas=2)
     assert "2/2" in host.sync()  # through the agent that runs
+
+
+def test_a_way_back_that_was_none_is_rehearsed_once_more_when_a_person_asks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "agent.yaml"
+    config.write_text(f"host: web-1\nrepository: {{url: {tmp_path}}}\nstate: {tmp_path}/state\n")
+    options = Namespace(config=config, app="shop", output="text")
+    store = SqliteStore(tmp_path / "state" / "store.db")
+    answer = Rehearsed("f2", "f1", True, "RehearsalPassed", "", "r1", 1.0)
+    try:
+        store.record_rehearsal("shop", answer)
+        with pytest.raises(InvalidInput):
+            VERBS["retry"](options)
+        store.record_rehearsal("shop", replace(answer, ready=False))
+        assert VERBS["retry"](options) == IN_SYNC
+        assert "whether shop could go back is rehearsed once more" in capsys.readouterr().out
+        assert store.memory().rehearsed == {}
+    finally:
+        store.close()

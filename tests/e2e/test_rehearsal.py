@@ -75,9 +75,3 @@ def test_a_column_more_lets_us_go_back_and_a_column_less_does_not(host: Host) ->
     why = " ".join(host.reconciler("why", "shop").split())
     assert "way back no: " in why
     assert "no such column: total" in why
-
-    host.stop_agent()
-    host.repository.revert()
-    plan = " ".join(host.reconciler("plan", expect=2).split())
-    assert "back? no, as of" in plan
-    assert "rehearsed" in host.reconciler("history", "shop")
