@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -423,6 +423,10 @@ def test_a_rehearsal_is_over_when_its_answer_is_known_and_asked_again_when_a_per
     walk.until(lambda: any(name.startswith("shop.rehearsal.") for name in walk.running()))
     assert walk.cycle.status is not None
     assert walk.cycle.status.result == "converged", "nobody waits for it"
+    counted: list[Mapping[str, Sequence[int]]] = []
+    walk.metrics.set_containers = counted.append  # type: ignore[method-assign,assignment]
+    walk.cycle.run()
+    assert [len(each["shop"]) for each in counted] == [1], "its memory is not the app's"
     tried = next(c for c in walk.engine.observe().containers if c.name.startswith("shop.rehearsal."))
     walk.engine.crash(tried.id, 3)
     walk.until(lambda: bool(walk.store.memory().rehearsed) and len(walk.engine.observe().containers) == 1)

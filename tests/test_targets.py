@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from harness.builders import app, converged, desired
 from harness.secrets import SecretSmith
 from harness.walk import Walk
 
-from reconciler.core.model import Secret
+from reconciler.core.model import Rehearsal, Secret
+from reconciler.targets import _image, _owned
 
 
 @pytest.fixture
@@ -152,3 +154,15 @@ def test_a_version_that_cannot_be_had_any_more_is_no_way_back(
     assert walk.cycle.status is not None
     assert "RollbackNotReady: shop could not go back: " in walk.cycle.status.verdict
     assert (walk.app().sync, walk.app().health) == ("Synced", "Healthy")
+
+
+def test_the_image_of_a_rehearsal_is_not_taken_for_that_of_a_replica() -> None:
+    """A tag that moved: both versions are called alike, and the replica's image has lost its name."""
+    manifest = app(image="shop:main", rehearse_rollback=Rehearsal())
+    end = converged(desired(manifest, image="sha256:new"))
+    (replica,) = end.observed.engine.containers
+    assert replica.claim is not None
+    claim = replace(replica.claim, role="rehearsal", slot=0)
+    tried = replace(replica, id="tried", name="shop.rehearsal.0", image="sha256:old", claim=claim)
+    engine = replace(end.observed.engine, containers=(tried, replica), images={})  # the engine lists the newest first
+    assert _image(manifest, engine, _owned(engine)) == "sha256:new"

@@ -194,7 +194,7 @@ class Paper:
 
     def _start(self, desired: DesiredApp, slot: int, name: str, address: str, role: Role) -> None:
         self.now += _COST
-        spec, task = desired.spec, role == "task"
+        spec, task = desired.spec, role not in {"replica", "rehearsal"}
         container = Container(
             id=f"paper:{name}",
             name=name,

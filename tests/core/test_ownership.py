@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core import ownership
-from reconciler.core.model import Claim
+from reconciler.core.model import Claim, Container
 
 KEY = b"k" * 32
 NAME = "shop.1.3fa9c2d1"
@@ -111,3 +111,14 @@ def test_a_temporary_container_is_known_by_its_name_and_key() -> None:
 def test_the_key_stands_in_no_label() -> None:
     key = b"do-not-show-this-key"
     assert "do-not-show" not in str(ownership.labels(NAME, CLAIM, key))
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_replica_of_a_rehearsal_is_none_of_the_apps_own_and_a_strangers_stays_a_stranger(owned: bool) -> None:  # noqa: FBT001
+    claim = replace(CLAIM, role="rehearsal", slot=0)
+    tried = Container("c", NAME, "running", "sha256:1", 1.0, claim, owned, "10.0.0.1")
+    assert ownership.is_rehearsal(tried) is owned
+    ours, foreign = ownership.by_app([tried])
+    assert (ours, foreign) == ({}, {} if owned else {CLAIM.app: (tried,)})
+    assert not ownership.is_rehearsal(replace(tried, claim=None))
+    assert not ownership.is_rehearsal(replace(tried, claim=CLAIM))

@@ -8,6 +8,7 @@ Standard library only, and nothing of ours: it runs alone in a container.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from contextlib import closing
@@ -24,6 +25,16 @@ def ask(*statements: str) -> list[tuple[object, ...]]:
         for statement in statements:
             rows = database.execute(statement).fetchall()
     return rows
+
+
+def must_not_write() -> None:
+    """End, unless the volume is read-only: another one is at work there."""
+    try:
+        ask("INSERT INTO orders DEFAULT VALUES")
+    except sqlite3.OperationalError as error:
+        print(error, flush=True)
+    else:
+        sys.exit("a rehearsal can write to the volume of what serves")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -64,4 +75,6 @@ if __name__ == "__main__":
         ask(*sys.argv[2:])
     else:
         ask(f"SELECT {sys.argv[3]} FROM orders")  # noqa: S608  (the tests' own columns)
+        if os.environ.get("RECONCILER_REHEARSAL"):
+            must_not_write()
         _Server(("", int(sys.argv[2])), _Handler).serve_forever()
