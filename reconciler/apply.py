@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from reconciler.chronicle import Chronicle
@@ -76,7 +76,7 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
             claim = _claim(action.desired, action.slot)
             engine.start(engine.create(action.name, action.address, claim, action.desired.spec))
         case act.RunTask():
-            claim = _claim(action.desired, None)
+            claim = replace(_claim(action.desired, 0), role=action.role, run=action.run, well=action.well)
             engine.start(engine.create(action.name, action.address, claim, action.spec))
         case act.StartContainer():
             engine.start(action.container)
@@ -102,6 +102,10 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
             hands.chronicle.failed(action, _last_words(action, engine))
         case act.RecordApplied():
             hands.chronicle.applied(action)
+        case act.AfterDeployDone():
+            hands.chronicle.after_done(action)
+        case act.AfterDeployFailed():
+            hands.chronicle.after_failed(action, _last_words(action, engine))
         case act.RecordPruned():
             hands.names.forget(action.app)
             hands.chronicle.pruned(action)
@@ -115,12 +119,12 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
         hands.chronicle.repaired(action)
 
 
-def _claim(desired: DesiredApp, slot: int | None) -> Claim:
+def _claim(desired: DesiredApp, slot: int) -> Claim:
     return Claim(
         app=desired.name,
         fingerprint=desired.fingerprint,
-        slot=slot or 0,
-        role="task" if slot is None else "replica",
+        slot=slot,
+        role="replica",
         manifest=desired.app.manifest,
         revision=desired.revision,
         image=desired.app.image,
@@ -149,7 +153,7 @@ def _collect_image(action: act.CollectImage, hands: Hands) -> None:
     hands.chronicle.collected(action)
 
 
-def _last_words(action: act.Quarantine, engine: Engine) -> str:
+def _last_words(action: act.Quarantine | act.AfterDeployFailed, engine: Engine) -> str:
     if action.container is None:
         return ""
     try:

@@ -220,12 +220,28 @@ def resume(options: Options) -> int:
 
 
 def retry(options: Options) -> int:
-    """Lift a quarantine."""
+    """Lift a quarantine; run an after_deploy that failed once more; go on where before_deploy broke what runs."""
     host = _host(options)
-    if options.app not in host.store.memory().quarantined:
-        raise InvalidInput(f"no version of {options.app} is in quarantine", reason="NotQuarantined")
-    host.store.retry(options.app)
+    memory = host.store.memory()
+    due = memory.due.get(options.app)
+    if options.app not in memory.quarantined and not (due and due.cause) and not _is_stopped(host, options.app):
+        raise InvalidInput(
+            f"no version of {options.app} is in quarantine, and nothing else of it waits for a person",
+            reason="NotQuarantined",
+        )
+    host.store.retry(options.app, time.time())
     return _decided(host, options, f"{options.app} is tried once more")
+
+
+def _is_stopped(host: Host, app: str) -> bool:
+    """Its rollout waits, because before_deploy made the version that runs sick."""
+    from reconciler.cli.wiring import status_now
+    from reconciler.core.guarding import BROKEN
+
+    with contextlib.suppress(ReconcilerError):
+        current, _ = status_now(host)
+        return app in current.apps and current.apps[app].reason == BROKEN
+    return False
 
 
 def names(options: Options) -> int:

@@ -10,9 +10,10 @@ from graphlib import CycleError, TopologicalSorter
 from reconciler.core import actions as act
 from reconciler.core.addresses import AddressPool
 from reconciler.core.backoff import is_waiting
+from reconciler.core.guarding import watched
 from reconciler.core.model import (
-    Blocked,
     Container,
+    Due,
     Health,
     Memory,
     NameState,
@@ -32,7 +33,9 @@ from reconciler.core.status import AppStatus, Condition, Revisions, Sync
 from reconciler.core.step import Facts, Step, Timing
 from reconciler.core.wanted import Wanted
 
-_PASSING = frozenset({"Working", "Pulling", "RollingOut", "Switching", "Draining", "Retiring", "Repairing"})
+_PASSING = frozenset(
+    {"Working", "Pulling", "RollingOut", "Switching", "Draining", "Retiring", "Repairing", "AfterDeploy"}
+)
 """Reasons of an app that moves on by itself."""
 _LAST_LINES, _LAST_CHARACTERS = 20, 4000  # of a failed version's output in the status; the store keeps more
 
@@ -78,7 +81,7 @@ def watch_list(
     targets: Mapping[str, Target], observed_containers: Iterable[Container]
 ) -> dict[str, tuple[str, Health]]:
     """Which containers to probe, where and how."""
-    watched = {}
+    found = {}
     for container in observed_containers:
         target = targets.get(container.claim.app) if container.claim and container.owned else None
         if target is None or target.desired is None or container.address is None or container.state != "running":
@@ -86,9 +89,11 @@ def watch_list(
         previous = target.previous
         old = previous is not None and container.claim and container.claim.fingerprint == previous.fingerprint
         health = previous.app.health if previous is not None and old else target.desired.app.health
+        if old and target.desired.app.before_deploy is not None:
+            health = watched(health)
         if health.kind in {"http", "tcp"} and container.claim and container.claim.role == "replica":
-            watched[container.id] = (container.address, health)
-    return watched
+            found[container.id] = (container.address, health)
+    return found
 
 
 def retiring(targets: Mapping[str, Target], observed_containers: Iterable[Container]) -> list[str]:
@@ -142,6 +147,10 @@ def plan(
             timing=timing,
             waits_for=_waits_for(target, draft.statuses, wanted),
             since=memory.since,
+            host=wanted.host,
+            versions=memory.versions.get(name, ()),
+            due=memory.due.get(name),
+            urged_at=memory.urged.get(name, 0.0),
             held={resource: name for resource, (app, name) in held.items() if app != target.name},
         )
         step = _step(facts, wanted, memory, foreign.get(name, ()), refused)
@@ -436,15 +445,16 @@ def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStat
         ),
         next_retry=step.next_retry,
         applied_at=applied.at if applied else None,
-        last_words=_last_words(memory.quarantined.get(name), blocked),
+        last_words=_last_words(memory.quarantined.get(name) if blocked else None, memory.due.get(name), reason),
     )
 
 
-def _last_words(quarantined: Quarantined | None, blocked: Blocked | None) -> str:
-    """Why it was given up, in its own words, as long as that is what holds up the app."""
-    if quarantined is None or blocked is None or blocked.reason != quarantined.reason:
-        return ""
-    return "\n".join(quarantined.logs.strip().splitlines()[-_LAST_LINES:])[-_LAST_CHARACTERS:]
+def _last_words(quarantined: Quarantined | None, due: Due | None, reason: str) -> str:
+    """Why it was given up, or after_deploy failed, in its own words, as long as that is what holds up the app."""
+    logs = quarantined.logs if quarantined is not None and quarantined.reason == reason else ""
+    if due is not None and due.cause == reason:
+        logs = due.logs
+    return "\n".join(logs.strip().splitlines()[-_LAST_LINES:])[-_LAST_CHARACTERS:]
 
 
 # --- which apps -----------------------------------------------------------------------------------------------------

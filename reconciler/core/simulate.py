@@ -16,6 +16,7 @@ from reconciler.core.model import (
     Claim,
     Container,
     DesiredApp,
+    Due,
     EngineState,
     Limits,
     Memory,
@@ -120,7 +121,7 @@ class Paper:
             case act.StartReplica():
                 self._start(action.desired, action.slot, action.name, action.address)
             case act.RunTask():
-                self._start(action.desired, 0, action.name, action.address)
+                self._ran(action)
             case act.StartContainer() | act.RestartContainer() | act.Unpause():
                 self._change(action.container, state="running", started_at=self.now, pid=1)
             case act.Reconnect():
@@ -140,6 +141,12 @@ class Paper:
                 self.observed = replace(self.observed, site=SiteState(action.generation, action.generation, resolve))
             case act.RecordApplied():
                 self._applied(action)
+            case act.AfterDeployDone():
+                due = {name: one for name, one in self.memory.due.items() if name != action.app}
+                self.memory = replace(self.memory, due=due)
+            case act.AfterDeployFailed():
+                failed = replace(self.memory.due[action.app], cause=action.cause, message=action.message)
+                self.memory = replace(self.memory, due={**self.memory.due, action.app: failed})
             case act.RecordPruned() | act.RemoveLeftovers() | act.CollectImage():
                 self._forget(action)
             case act.Quarantine():
@@ -155,9 +162,19 @@ class Paper:
         known = memory.versions.get(action.app, ())
         others = [v for v in known if v.fingerprint != desired.fingerprint]
         place = next((v.place for v in known if v not in others), max((v.place for v in known), default=0) + 1)
-        version = Version(desired.fingerprint, desired.spec.image, self.now, desired.revision, place)
+        before = desired.app.before_deploy
+        ran = " ".join(before.command) if before else ""
+        reference = desired.app.image
+        version = Version(desired.fingerprint, desired.spec.image, self.now, desired.revision, place, reference, ran)
+        was = memory.applied.get(action.app)
+        due = dict(memory.due)
+        if was is None or was.fingerprint != desired.fingerprint:
+            due.pop(action.app, None)
+            if desired.app.after_deploy is not None and not action.adopted:
+                due[action.app] = Due(desired.fingerprint, action.way, self.now)
         self.memory = replace(
             memory,
+            due=due,
             applied={**memory.applied, action.app: applied},
             versions={**memory.versions, action.app: (version, *others)},
         )
@@ -186,6 +203,14 @@ class Paper:
 
     def _present(self, directory: str) -> None:
         self.observed = replace(self.observed, present=self.observed.present | {directory})
+
+    def _ran(self, action: act.RunTask) -> None:
+        """A task that has ended well at once."""
+        self._start(action.desired, 0, action.name, action.address)
+        made = self.observed.engine.containers[-1]
+        if made.claim is not None:
+            claim = replace(made.claim, role=action.role, run=action.run, well=action.well)
+            self._change(made.id, claim=claim, finished_at=self.now)
 
     def _start(self, desired: DesiredApp, slot: int, name: str, address: str) -> None:
         self.now += _COST
