@@ -122,7 +122,7 @@ def _text(desired: DesiredApp, container: Container, why: str) -> str:
     runs = container.claim
     version = f"{runs.image} of {runs.revision[:8]}" if runs else "the version that runs"
     return (
-        f"{container.name} was healthy before before_deploy of {desired.revision[:8]} began and is not any more "
+        f"{container.name} was healthy when before_deploy of {desired.revision[:8]} began and is not any more "
         f"({why}), so the rollout stops here. {version} still serves, as well as it can; {desired.app.image} is not "
         f"started any further, and not given up: it goes on by itself once {container.name} is healthy. Commit a fix "
         f"or a revert, or go on all the same: reconciler retry {desired.name}"
