@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from reconciler.cli.crossing import crossing
 from reconciler.cli.steps import Kind, Scene, noticeable, steps_of
 from reconciler.cli.text import duration, listed
 from reconciler.core import actions as act
@@ -41,6 +42,8 @@ class Change:
     down_now: bool = False
     """Nobody answers its name at the moment."""
     note: str = ""
+    back: str = ""
+    """What stays as it is although this goes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ def change_of(case: Case, app: str, actions: list[act.Action], moving: Mapping[s
         strategy_because=because,
         down=down,
         down_now=kind not in {"first deployment", "removal"} and not _answers(case, app),
+        back=_back(case, app, kind),
         note=_last_attempt(case, app) or ("goes on from where it is" if _under_way(desired, containers, kind) else ""),
     )
 
@@ -130,6 +134,14 @@ def _scales(desired: DesiredApp, containers: Iterable[Container], actions: list[
 def _under_way(desired: DesiredApp | None, containers: Iterable[Container], kind: Kind) -> bool:
     fingerprint = desired.fingerprint if desired else ""
     return kind == "upgrade" and any(c.claim and c.claim.fingerprint == fingerprint for c in containers)
+
+
+def _back(case: Case, app: str, kind: Kind) -> str:
+    desired = case.desired(app)
+    if kind != "upgrade" or desired is None:
+        return ""
+    versions = case.forecast.began.versions.get(app, ())
+    return crossing(versions, case.containers.get(app, ()), desired, case.applied.get(app))
 
 
 def _last_attempt(case: Case, app: str) -> str:

@@ -133,6 +133,8 @@ def _change(change: Change, style: Style) -> list[str]:
         soon, late = duration(change.down.expected), duration(change.down.at_most)
         text = f"{soon} if healthy at once, at most {late} ({change.down.because}), then the old version is put back"
         lines += _field("down", text, style)
+    if change.back:
+        lines += _field("back", change.back, style)
     if change.note:
         lines += _field("note", change.note, style)
     for number, step in enumerate(change.steps, 1):

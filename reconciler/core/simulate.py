@@ -6,7 +6,7 @@ The command line shows people a whole rollout with it, and the tests run the pla
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from reconciler.core import actions as act
@@ -56,6 +56,8 @@ class Forecast:
     observed: Observed
     memory: Memory
     wanted: Wanted
+    began: Memory = field(default_factory=Memory)
+    """What was remembered at first."""
 
 
 def forecast(wanted: Wanted, observed: Observed, memory: Memory, subnet: str, now: float) -> Forecast:
@@ -81,7 +83,7 @@ def forecast(wanted: Wanted, observed: Observed, memory: Memory, subnet: str, no
                 elif action.addresses and action.app in emptied:
                     down[action.app] = paper.now - emptied.pop(action.app)
             paper.do(action)
-    return Forecast(tuple(events), down, made, paper.observed, paper.memory, paper.wanted)
+    return Forecast(tuple(events), down, made, paper.observed, paper.memory, paper.wanted, memory)
 
 
 class Paper:

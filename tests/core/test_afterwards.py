@@ -231,7 +231,7 @@ def test_one_that_ended_well_is_not_repeated_when_the_newer_version_fails() -> N
     newer(host, THIRD)
     for action in look(host).actions:
         host.do(action)
-    assert task(host)
+    assert task(host).state == "exited"
     host.wanted = wanted(shop=Target("shop", NEW, Blocked("CrashLoop", "it crashed")))
     assert runs(go_on(host)) == []
     assert host.memory.due == {}
