@@ -37,7 +37,7 @@ class HistoryEntry:
     at: float
     app: str
     event: str
-    """``deployed``, ``adopted``, ``rolled back``, ``failed``, ``repaired``, ``pruned``, ``refused`` ..."""
+    """``deployed``, ``adopted``, ``rolled back``, ``failed``, ``repaired``, ``after_deploy failed``, ``pruned``, ``refused`` ..."""
     revision: str = ""
     fingerprint: str = ""
     image: str = ""

@@ -102,10 +102,13 @@ def _unknown(container: Container, observed: Observed) -> bool:
 
 
 def _harm(container: Container, manifest: App, facts: Facts, task: Container, step: Step) -> str:
-    """What ails a replica; one that was stopped was stopped by a person, or by us, to make room."""
+    """What ails a replica. One that we stopped to make room has left the name before."""
     if container.state == "restarting":
         code = "" if container.exit_code is None else f" with exit code {container.exit_code}"
         return f"it ended{code} and is being restarted"
+    name = facts.observed.names.names.get(manifest.name)
+    if container.state == "exited" and name is not None and container.address in name.written:
+        return "it was stopped"
     if container.state != "running":
         return ""
     calm_at = container.started_at + max(_CALM, manifest.health.min_healthy_time)

@@ -404,7 +404,7 @@ def _waits_for(target: Target, statuses: Mapping[str, AppStatus], wanted: Wanted
 def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStatus:
     target, name = facts.target, facts.target.name
     blocked = target.blocked if target.pull is None else None
-    moving = bool(step.actions or step.wake_at is not None or name in memory.busy) and not step.done
+    moving = bool(step.actions or step.wake_at is not None or name in memory.busy) and not (step.done or step.stalled)
     waits = memory.retries.get(name) or memory.retries.get(act.pull_lane(name))
     if waits is not None and waits.fingerprint not in {"", target.desired.fingerprint if target.desired else ""}:
         waits = None

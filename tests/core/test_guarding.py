@@ -68,6 +68,7 @@ def assert_stopped(host: Paper, words: str) -> None:
     assert not {"StartReplica", "Quarantine", "StopContainer"} & set(kinds(made))
     status = made.statuses["shop"]
     assert (status.reason, status.sync) == (BROKEN, "OutOfSync")
+    assert status.health != "Progressing"
     assert next(c for c in status.conditions if c.type == "Stalled").status
     for said in (words, old_name(host), "not given up", "reconciler retry shop", "shop:1 of aaaaaaaa still serves"):
         assert said in status.message
@@ -194,6 +195,17 @@ def test_who_was_stopped_to_make_room_is_not_sick() -> None:
     ill(host, "shop.1.")
     host.now += 100
     assert kinds(look(host)) == ["StartReplica"]
+
+
+def test_one_whose_restart_was_cut_short_is_brought_back_first() -> None:
+    host = upgrade()
+    do(host, until=act.RunTask)
+    host.now += 100
+    host.observed = changed(host.observed, old_name(host), state="exited", exit_code=0)
+    made = look(host)
+    assert (kinds(made), made.statuses["shop"].reason) == (["SetName", "StartContainer"], BROKEN)
+    do(host)
+    assert look(host).converged
 
 
 def test_a_migration_that_fails_is_given_up_as_ever() -> None:
