@@ -37,7 +37,7 @@ class HistoryEntry:
     at: float
     app: str
     event: str
-    """``deployed``, ``adopted``, ``rolled back``, ``failed``, ``repaired``, ``after_deploy failed``, ``pruned``, ``refused`` ..."""
+    """``deployed``, ``adopted``, ``rolled back``, ``failed``, ``after_deploy failed``, ``repaired``, ``pruned`` ..."""
     revision: str = ""
     fingerprint: str = ""
     image: str = ""

@@ -9,7 +9,7 @@ from harness.walk import Walk
 
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
-from reconciler.core.model import Target
+from reconciler.core.model import Target, Task, Way
 from reconciler.core.status import AppStatus
 from reconciler.errors import Unavailable
 
@@ -111,3 +111,23 @@ def test_an_applied_version_is_known_with_its_image(walk: Walk) -> None:
     walk.chronicle.applied(act.RecordApplied("shop", "why", made))
     (version,) = walk.store.memory().versions["shop"]
     assert (version.fingerprint, version.image) == (made.fingerprint, "sha256:1")
+
+
+def test_a_version_is_remembered_with_what_ran_before_it_and_owes_what_runs_after(walk: Walk) -> None:
+    revision = walk.cycle.tip().sha
+    both = app(before_deploy=Task(("./manage.py", "migrate")), after_deploy=Task(("warm",)))
+    made = desired(both, revision=revision)
+    walk.chronicle.applied(act.RecordApplied("shop", "why", made, way=Way("back", "r0", "shop:0")))
+    (version,) = walk.store.memory().versions["shop"]
+    assert (version.reference, version.before) == ("shop:1", "./manage.py migrate")
+    assert walk.store.memory().due["shop"].way == Way("back", "r0", "shop:0")
+    walk.chronicle.after_failed(act.AfterDeployFailed("shop", "", made, "AfterDeployFailed", "x", None), "words")
+    assert walk.store.history("shop", 1)[0].reason == "AfterDeployFailed: x"
+    walk.chronicle.after_done(act.AfterDeployDone("shop", "", made))
+    assert walk.store.memory().due == {}
+
+
+def test_an_adopted_version_owes_nothing(walk: Walk) -> None:
+    made = desired(app(after_deploy=Task(("warm",))), revision=walk.cycle.tip().sha)
+    walk.chronicle.applied(act.RecordApplied("shop", "why", made, adopted=True))
+    assert walk.store.memory().due == {}

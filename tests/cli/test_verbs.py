@@ -10,6 +10,11 @@ import pytest
 from harness.git import ConfigRepository
 from harness.host import Host
 
+from reconciler.core import serialise
+from reconciler.core.model import Ran, Way
+from reconciler.core.status import AppStatus, HostStatus
+from reconciler.world.store import SqliteStore
+
 GOOD = "kind: App\nimage: shop:1\n"
 
 
@@ -132,3 +137,22 @@ def test_a_person_asks_decides_and_reads_on_a_real_host(host: Host) -> None:
     assert "already" in host.reconciler("run", expect=1)
     host.deploy(replicas=2)
     assert "2/2" in host.sync()  # through the agent that runs
+
+
+def test_a_rollout_that_a_migration_stopped_may_be_urged_on_and_nothing_else(tmp_path: Path) -> None:
+    config = tmp_path / "agent.yaml"
+    config.write_text(f"repository: {{url: {tmp_path}}}\nstate: {tmp_path}/state\nlisten: 127.0.0.1:9\n")
+    store = SqliteStore(tmp_path / "state" / "store.db")
+    try:
+        for reason, code in (("Unhealthy", 1), ("MigrationBrokeRunning", 0)):
+            stands = AppStatus("shop", "OutOfSync", "Degraded", reason, "words")
+            store.save_status(serialise.text(HostStatus("web-1", "1", 1.0, "", "blocked", {"shop": stands})), 1.0)
+            assert reconciler("--config", str(config), "retry", "shop").returncode == code
+        assert store.memory().urged.keys() == {"shop"}
+        store.record_applied("api", "r", "f", 1.0, "sha256:1", Ran(due=Way()))
+        assert reconciler("--config", str(config), "retry", "api").returncode == 1
+        store.after_failed("api", "f", "AfterDeployFailed", "it ended", "")
+        assert reconciler("--config", str(config), "retry", "api").returncode == 0
+        assert store.memory().due["api"].cause == ""
+    finally:
+        store.close()

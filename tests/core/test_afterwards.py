@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from harness.builders import NOW, SUBNET, app, changed, converged, desired, kinds, order, paper, steps, wanted
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reconciler.core import actions as act
 from reconciler.core.model import Blocked, Container, DesiredApp, Due, Memory, Observed, Target, Task, Way
 from reconciler.core.plan import Plan
-from reconciler.core.simulate import Forecast, Paper, forecast
+from reconciler.core.simulate import Forecast, Paper, empty_host, forecast
 from reconciler.core.wanted import Wanted
 
 LATER = NOW + 10_000
@@ -265,3 +268,78 @@ def test_the_forecast_has_it() -> None:
     end = converged(OLD)
     seen: Observed = end.observed
     assert order(forecast(wanted(NEW), seen, end.memory, SUBNET, LATER)).count("RunTask") == 1
+
+
+# --- whatever happens -----------------------------------------------------------------------------------------------
+
+BOTH = app(before_deploy=Task(("migrate",)), after_deploy=Task(("warm",)))
+VERSIONS = [desired(BOTH, image=f"sha256:{number}", revision=f"{number}" * 40) for number in range(1, 4)]
+
+
+class Life:
+    """A host on which commits come, and looks are cut short, whenever somebody pleases."""
+
+    def __init__(self) -> None:
+        self.host = paper(empty_host(), Memory(), wanted(VERSIONS[0], revision=VERSIONS[0].revision), NOW)
+        self.ended: Counter[tuple[str, str, str]] = Counter()
+
+    def commit(self, version: DesiredApp) -> None:
+        applied = self.host.memory.applied.get("shop")
+        before = next((v for v in VERSIONS if applied and v.fingerprint == applied.fingerprint), None)
+        target = Target("shop", version, previous=before if before is not version else None)
+        self.host.wanted = replace(wanted(version, revision=version.revision), targets={"shop": target})
+
+    def look(self, most: int = 99, state: str = "running") -> Plan:
+        """Do the first of what is planned; a task that is begun stays in this state."""
+        made = look(self.host)
+        for action in made.actions[:most]:
+            self.host.do(action)
+            if isinstance(action, act.RunTask):
+                began: dict[str, Any] = {"state": state, "exit_code": None, "finished_at": 0.0}
+                self.host.observed = changed(self.host.observed, action.name, **began)
+            assert sum(c.state == "running" for c in self.tasks()) < 2, "never two at once"
+            assert not isinstance(action, act.Quarantine)
+        if not made.actions and not self.end() and made.wake_at is not None:
+            self.host.now = max(self.host.now, made.wake_at)
+        return made
+
+    def tasks(self) -> list[Container]:
+        return [c for c in self.host.observed.engine.containers if c.claim and c.claim.role in {"task", "after"}]
+
+    def end(self) -> bool:
+        """Whatever runs ends well."""
+        running = [c for c in self.tasks() if c.state == "running"]
+        for one in running:
+            assert one.claim is not None
+            self.ended[one.claim.role, one.claim.fingerprint, one.claim.run] += 1
+            ended: dict[str, Any] = {"state": "exited", "exit_code": 0, "finished_at": self.host.now}
+            self.host.observed = changed(self.host.observed, one.name, **ended)
+        return bool(running)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_whatever_is_cut_short_each_deployment_has_its_task_once(data: st.DataObject) -> None:
+    life = Life()
+    for _ in range(data.draw(st.integers(0, 40))):
+        match data.draw(st.sampled_from(["look", "look", "look", "look", "end", "commit"])):
+            case "commit":
+                life.commit(data.draw(st.sampled_from(VERSIONS)))
+            case "end":
+                life.end()
+            case _:
+                life.look(data.draw(st.integers(0, 3)), data.draw(st.sampled_from(["created", "running"])))
+    last = life.host.wanted.targets["shop"].desired
+    assert last is not None
+    life.commit(last)
+    due, made = set(), life.look()
+    for _ in range(400):
+        made = life.look()
+        due |= {one.run for one in life.host.memory.due.values() if one.fingerprint == last.fingerprint}
+        if made.converged and not life.tasks()[1:]:
+            break
+    assert made.converged
+    assert {run for role, _, run in life.ended if role == "after"} >= due
+    assert {count for (role, *_), count in life.ended.items() if role == "after"} <= {1}
+    assert life.host.memory.applied["shop"].fingerprint == last.fingerprint
+    assert any(role == "after" and fingerprint == last.fingerprint for role, fingerprint, _ in life.ended)
