@@ -24,9 +24,14 @@ def watched(health: Health) -> Health:
 
 
 def healthy_now(facts: Facts, desired: DesiredApp, old: Iterable[Container]) -> tuple[str, ...] | None:
-    """Names of the old replicas that are healthy; None while that is not known of all that run."""
-    manifest = _manifest(facts, desired)
+    """Names of the old replicas that are healthy; None while that is not known of all that run.
+
+    Of a version that was overtaken before it was applied nobody knows how it is probed; it is not waited for.
+    """
+    manifest, previous = _manifest(facts, desired), facts.target.previous
     running = [c for c in old if c.state == "running" and c.address]
+    if previous is not None:
+        running = [c for c in running if c.claim and c.claim.fingerprint == previous.fingerprint]
     if manifest.health.kind in {"http", "tcp"} and any(_unknown(c, facts.observed) for c in running):
         return None
     return tuple(sorted(c.name for c in running if is_ready(c, manifest, facts.observed, facts.now)[0]))
@@ -128,5 +133,6 @@ def _text(desired: DesiredApp, container: Container, why: str) -> str:
         f"{container.name} was healthy when before_deploy of {desired.revision[:8]} began and is not any more "
         f"({why}), so the rollout stops here. {version} still serves, as well as it can; {desired.app.image} is not "
         f"started any further, and not given up: it goes on by itself once {container.name} is healthy. Commit a fix "
-        f"or a revert, or go on all the same: reconciler retry {desired.name}"
+        f"or a revert (what before_deploy did to the database stays), or go on all the same: reconciler retry "
+        f"{desired.name}"
     )

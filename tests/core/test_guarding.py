@@ -89,6 +89,15 @@ def test_nothing_begins_before_it_is_known_who_is_well() -> None:
     assert "known how the version that runs is" in made.statuses["shop"].message
 
 
+def test_a_version_that_was_overtaken_is_not_waited_for() -> None:
+    host = upgrade()
+    overtaken = desired(replace(PROBED, before_deploy=None), image="sha256:3", revision="c" * 40)
+    host.do(act.StartReplica("shop", "", overtaken, 1, "10.201.9.9", "shop.1.overtaken"))
+    ill(host, "shop.1.overtaken", None)
+    (run,) = [action for action in look(host).actions if isinstance(action, act.RunTask)]
+    assert run.well == (old_name(host),)
+
+
 @pytest.mark.parametrize("moment", ["while it runs", "after it", "with one new replica"])
 def test_who_falls_ill_stops_the_rollout_until_it_is_well(moment: str) -> None:
     host = upgrade(replace(PROBED, replicas=2) if moment == "with one new replica" else PROBED)
