@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from reconciler.chronicle import Chronicle
@@ -74,7 +74,7 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
             claim = _claim(action.desired, "replica", action.slot)
             engine.start(engine.create(action.name, action.address, claim, action.desired.spec))
         case act.RunTask():
-            claim = _claim(action.desired, "task")
+            claim = replace(_claim(action.desired, action.role), run=action.run, well=action.well)
             engine.start(engine.create(action.name, action.address, claim, action.spec))
         case act.StartContainer():
             engine.start(action.container)
@@ -100,6 +100,10 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
             hands.chronicle.failed(action, _last_words(action.container, action.desired, engine))
         case act.RecordApplied():
             hands.chronicle.applied(action)
+        case act.AfterDeployDone():
+            hands.chronicle.after_done(action)
+        case act.AfterDeployFailed():
+            hands.chronicle.after_failed(action, _last_words(action.container, action.desired, engine))
         case act.RecordPruned():
             hands.names.forget(action.app)
             hands.chronicle.pruned(action)

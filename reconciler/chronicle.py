@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from reconciler.core import actions as act
 from reconciler.core.images import normalise
-from reconciler.core.model import Commit, Quarantined, Target
+from reconciler.core.model import Commit, Quarantined, Ran, Target
 from reconciler.core.status import AppStatus
 from reconciler.errors import ReconcilerError
 from reconciler.protocols import Clock, HistoryEntry, Meter, Source, Store
@@ -16,6 +16,7 @@ from reconciler.protocols import Clock, HistoryEntry, Meter, Source, Store
 log = logging.getLogger(__name__)
 
 _LAST_LINE = 300  # characters of it in a message; the store keeps more
+_LONGEST_COMMAND = 200
 _LOST = "what was known of it, such as a suspension, is lost"
 
 
@@ -81,7 +82,31 @@ class Chronicle:
                 self._meter.lead_time(action.app, max(0.0, now - commit.committed_at))
             if duration is not None:
                 self._meter.convergence(action.app, duration)
-        self._store.record_applied(action.app, desired.revision, desired.fingerprint, now, desired.spec.image)
+        task, after = desired.app.before_deploy, desired.app.after_deploy
+        self._store.record_applied(
+            action.app,
+            desired.revision,
+            desired.fingerprint,
+            now,
+            desired.spec.image,
+            Ran(
+                reference=desired.app.image,
+                before=" ".join(task.command)[:_LONGEST_COMMAND] if task else "",
+                due=action.way if after is not None and not action.adopted else None,
+            ),
+        )
+
+    def after_done(self, action: act.AfterDeployDone) -> None:
+        """Nothing is due any more."""
+        self._store.after_done(action.app, action.desired.fingerprint)
+
+    def after_failed(self, action: act.AfterDeployFailed, logs: str) -> None:
+        """The version goes on serving; whoever reads the history sees what of it did not happen."""
+        desired = action.desired
+        self._store.after_failed(action.app, desired.fingerprint, action.cause, action.message, logs)
+        reason = f"{action.cause}: {action.message}"
+        commit = self._commit(desired.revision)
+        self._add(action.app, "after_deploy failed", commit, desired.fingerprint, desired.app.image, reason, None)
 
     def pulled(self, action: act.PullImage, image: str, *, fresh: bool) -> None:
         """An image was pulled. One that was on this host before (not ``fresh``) is ours only if we brought it then."""

@@ -238,7 +238,15 @@ class Cycle:
         if site is not None and not unknown:
             generation = phases.time("resolve", lambda: self._render_site(routing.apps, site))
         wanted = Wanted(
-            commit.sha, catalog, targets, generation.id, generation.files, before, generation.clashes, unknown
+            commit.sha,
+            catalog,
+            targets,
+            generation.id,
+            generation.files,
+            before,
+            generation.clashes,
+            unknown,
+            self._rules.host,
         )
         made = phases.time("plan", lambda: self._plan(wanted, observed, memory))
         return View(commit, wanted, observed, memory, made)
@@ -340,12 +348,18 @@ class Cycle:
             attempts = self._backoff.failed(
                 act.retry_lane(action), outcome.error.reason, str(outcome.error), now, tried
             )
-            # A taken port is found after the old version has stopped to make room: it must come back.
-            hopeless = isinstance(outcome.error, Failed) or outcome.error.reason == "PortTaken"
             if isinstance(action, act.StartReplica | act.RunTask):
-                makes_room = strategy_of(action.desired.app)[0] == "recreate"
-                if hopeless or (makes_room and attempts >= _ATTEMPTS_WHILE_DOWN):
-                    self._give_up(action, outcome.error)
+                self._judge(action, outcome.error, attempts)
+
+    def _judge(self, action: act.StartReplica | act.RunTask, error: ReconcilerError, attempts: int) -> None:
+        # A taken port is found after the old version has stopped to make room: it must come back.
+        hopeless = isinstance(error, Failed) or error.reason == "PortTaken"
+        makes_room = strategy_of(action.desired.app)[0] == "recreate"
+        if isinstance(action, act.RunTask) and action.role == "after":
+            if hopeless:
+                self._fail_after(action, str(error))
+        elif hopeless or (makes_room and attempts >= _ATTEMPTS_WHILE_DOWN):
+            self._give_up(action, error)
 
     def _give_up(self, action: act.StartReplica | act.RunTask, error: ReconcilerError) -> None:
         """The engine will not run this version; give it up where an older one can come back."""
@@ -359,6 +373,16 @@ class Cycle:
             log.warning("%s: the failure cannot be written down: %s", action.app, unwritten)
         else:
             self._backoff.succeeded(action.app)
+
+    def _fail_after(self, action: act.RunTask, message: str) -> None:
+        """The engine will not run this after_deploy; the version serves all the same."""
+        failure = act.AfterDeployFailed(action.app, message, action.desired, "AfterDeployFailed", message, None)
+        try:
+            self._chronicle.after_failed(failure, "")
+        except ReconcilerError as unwritten:  # as above
+            log.warning("%s: the failure cannot be written down: %s", action.app, unwritten)
+        else:
+            self._backoff.succeeded(act.retry_lane(action))
 
     # -- report -----------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from reconciler.core.model import (
     NamesState,
     ProbeResult,
     Quarantined,
+    Ran,
     Rehearsed,
     Secret,
     SiteState,
@@ -37,7 +38,7 @@ class HistoryEntry:
     at: float
     app: str
     event: str
-    """``deployed``, ``adopted``, ``rolled back``, ``failed``, ``repaired``, ``pruned``, ``refused`` ..."""
+    """``deployed``, ``adopted``, ``rolled back``, ``failed``, ``after_deploy failed``, ``repaired``, ``pruned`` ..."""
     revision: str = ""
     fingerprint: str = ""
     image: str = ""
@@ -209,8 +210,19 @@ class Store(Protocol):
     def memory(self) -> Memory:
         """Applied revisions, quarantine, suspended apps, accepted revisions."""
 
-    def record_applied(self, app: str, revision: str, fingerprint: str, at: float, image: str = "") -> None:
-        """An app is healthy at a revision, and runs from an image of this id."""
+    def record_applied(
+        self, app: str, revision: str, fingerprint: str, at: float, image: str = "", ran: Ran | None = None
+    ) -> None:
+        """An app is healthy at a revision, and runs from an image of this id.
+
+        A version that was not applied already, and that ``ran`` says has an after_deploy, has that due from now on.
+        """
+
+    def after_done(self, app: str, fingerprint: str) -> None:
+        """The after_deploy of a version has ended well: it is not due any more."""
+
+    def after_failed(self, app: str, fingerprint: str, cause: str, message: str, logs: str) -> None:
+        """The after_deploy of a version has failed; it is not due again before ``retry``."""
 
     def record_image(self, image: str, name: str, at: float) -> None:
         """The agent brought an image to this host, pulled by this name."""
@@ -239,8 +251,11 @@ class Store(Protocol):
     def resume(self, app: str) -> None:
         """Take an app up again."""
 
-    def retry(self, app: str) -> None:
-        """Lift a quarantine, and forget that an app could not go back."""
+    def retry(self, app: str, at: float = 0.0) -> None:
+        """Lift a quarantine, make an after_deploy that failed due again, go on where before_deploy broke what runs.
+
+        Also forget that the app could not go back.
+        """
 
     def accept(self, revision: str) -> None:
         """A person accepts what a revision removes."""

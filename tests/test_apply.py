@@ -14,7 +14,7 @@ from harness.walk import Walk
 
 from reconciler.apply import Apply, _Chain, _Pool, perform
 from reconciler.core import actions as act
-from reconciler.core.model import Health, Rehearsal, Rehearsed, SecretsFile, Volume
+from reconciler.core.model import Health, Rehearsal, Rehearsed, SecretsFile, Task, Volume, Way
 from reconciler.core.rehearsal import prepared
 from reconciler.errors import ReconcilerError, Unavailable
 
@@ -111,6 +111,35 @@ def test_a_replica_is_created_with_its_claim_and_started(walk: Walk) -> None:
     assert container.claim is not None
     assert (container.claim.slot, container.claim.role, container.state) == (2, "replica", "running")
     assert container.claim.fields == made.fields
+
+
+def test_a_task_is_created_with_what_it_is_for(walk: Walk) -> None:
+    made = desired(app(), image=walk.engine.add_image("shop:1"))
+    perform(act.EnsureNetwork("", "why"), walk.hands)
+    run = act.RunTask("shop", "why", made, "10.77.0.9", "shop.before.abc", made.spec, "task", "", ("shop.1.old",))
+    perform(run, walk.hands)
+    after = replace(run, name="shop.after.abc", address="10.77.0.10", role="after", run="12.000", well=())
+    perform(after, walk.hands)
+    claims = [walk.engine.named(name).claim for name in ("shop.before.abc", "shop.after.abc")]
+    assert [(c.role, c.slot, c.run, c.well) for c in claims if c] == [
+        ("task", 0, "", ("shop.1.old",)),
+        ("after", 0, "12.000", ()),
+    ]
+
+
+def test_the_last_words_of_an_after_deploy_are_kept_without_secrets(walk: Walk) -> None:
+    with_secret = app(secrets=SecretsFile("apps/shop/secrets.sops.yaml"), after_deploy=Task(("warm",)))
+    made = desired(with_secret, image=walk.engine.add_image("shop:1"), secrets={"PASSWORD": b"hunter22"})
+    perform(act.EnsureNetwork("", "why"), walk.hands)
+    perform(act.RecordApplied("shop", "why", made, way=Way("back", "r", "shop:0")), walk.hands)
+    assert walk.store.memory().due["shop"].way == Way("back", "r", "shop:0")
+    perform(act.RunTask("shop", "why", made, "10.77.0.9", "shop.after.abc", made.spec, "after"), walk.hands)
+    container = walk.engine.named("shop.after.abc").id
+    walk.engine.set_logs(container, "cannot log in as hunter22\n")
+    perform(act.AfterDeployFailed("shop", "why", made, "AfterDeployFailed", "it ended", container), walk.hands)
+    assert walk.store.memory().due["shop"].logs == "cannot log in as ***\n"
+    perform(act.AfterDeployDone("shop", "why", made), walk.hands)
+    assert walk.store.memory().due == {}
 
 
 def test_the_last_words_of_a_failed_container_are_kept(walk: Walk) -> None:

@@ -10,7 +10,7 @@ from harness.walk import Walk
 
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
-from reconciler.core.model import Rehearsed, Target
+from reconciler.core.model import Rehearsed, Target, Task, Way
 from reconciler.core.status import AppStatus
 from reconciler.errors import Unavailable
 
@@ -127,3 +127,23 @@ def test_a_rehearsal_is_written_once_and_one_that_failed_is_a_warning(
     assert entries[0].reason == f"could not go back: it ended; it said last: {'y' * 300}"
     assert [record.levelname for record in caplog.records if "could not go back" in record.message] == ["WARNING"]
     assert walk.store.memory().rehearsed["shop"].at > 0
+
+
+def test_a_version_is_remembered_with_what_ran_before_it_and_owes_what_runs_after(walk: Walk) -> None:
+    revision = walk.cycle.tip().sha
+    both = app(before_deploy=Task(("./manage.py", "migrate")), after_deploy=Task(("warm",)))
+    made = desired(both, revision=revision)
+    walk.chronicle.applied(act.RecordApplied("shop", "why", made, way=Way("back", "r0", "shop:0")))
+    (version,) = walk.store.memory().versions["shop"]
+    assert (version.reference, version.before) == ("shop:1", "./manage.py migrate")
+    assert walk.store.memory().due["shop"].way == Way("back", "r0", "shop:0")
+    walk.chronicle.after_failed(act.AfterDeployFailed("shop", "", made, "AfterDeployFailed", "x", None), "words")
+    assert walk.store.history("shop", 1)[0].reason == "AfterDeployFailed: x"
+    walk.chronicle.after_done(act.AfterDeployDone("shop", "", made))
+    assert walk.store.memory().due == {}
+
+
+def test_an_adopted_version_owes_nothing(walk: Walk) -> None:
+    made = desired(app(after_deploy=Task(("warm",))), revision=walk.cycle.tip().sha)
+    walk.chronicle.applied(act.RecordApplied("shop", "why", made, adopted=True))
+    assert walk.store.memory().due == {}

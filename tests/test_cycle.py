@@ -8,7 +8,8 @@ from typing import NoReturn
 import pytest
 from harness.walk import Walk
 
-from reconciler.errors import Refused, Unavailable
+from reconciler.core.model import Container
+from reconciler.errors import Failed, Refused, Unavailable
 
 
 @pytest.fixture
@@ -18,6 +19,11 @@ def walk(tmp_path: Path) -> Iterator[Walk]:
         yield walk
     finally:
         walk.close()
+
+
+def tasks(walk: Walk, role: str) -> list[Container]:
+    """Containers of this role, in whatever state."""
+    return [c for c in walk.engine.observe().containers if c.claim and c.claim.role == role]
 
 
 def test_nothing_can_be_said_before_the_repository_was_read(walk: Walk) -> None:
@@ -91,6 +97,59 @@ def test_a_version_that_crashes_is_given_up_and_tried_again_only_on_request(walk
     assert "no database" in quarantined.logs
     walk.store.retry("shop")
     walk.until(lambda: len(walk.running()) == 2)
+
+
+def test_an_after_deploy_that_fails_is_told_and_runs_once_more_on_request(walk: Walk) -> None:
+    walk.write(after_deploy={"command": ["warm"]})
+    walk.until(lambda: tasks(walk, "after"))
+    assert (walk.app().sync, walk.app().reason) == ("OutOfSync", "AfterDeploy")
+    (task,) = tasks(walk, "after")
+    walk.engine.set_logs(task.id, "no such cache\n")
+    walk.engine.crash(task.id, 3)
+    walk.until(lambda: walk.app().reason == "AfterDeployFailed" and not tasks(walk, "after"))
+    assert (walk.app().health, walk.app().last_words, len(walk.running())) == ("Healthy", "no such cache", 1)
+    assert walk.cycle.status is not None
+    assert walk.cycle.status.result == "blocked"
+    assert [entry.event for entry in walk.store.history("shop", 9)] == ["after_deploy failed", "deployed"]
+    walk.store.retry("shop", time.time())
+    walk.until(lambda: tasks(walk, "after"))
+    walk.engine.crash(tasks(walk, "after")[0].id, 0)
+    walk.converge()
+    assert walk.store.memory().due == {}
+    assert tasks(walk, "after") == []
+
+
+def test_an_after_deploy_that_the_engine_will_not_run_has_failed(walk: Walk) -> None:
+    walk.write()
+    walk.converge()
+    walk.write(image="shop:2", after_deploy={"command": ["warm"]})
+    walk.until(lambda: len(walk.running()) == 2)
+    walk.engine.fail["create"] = Failed("no such user", reason="ContainerRejected")
+    walk.until(lambda: walk.app().reason == "AfterDeployFailed")
+    assert "no such user" in walk.app().message
+    assert "shop" not in walk.store.memory().quarantined
+    del walk.engine.fail["create"]
+    walk.store.retry("shop", time.time())
+    walk.until(lambda: tasks(walk, "after"))
+
+
+def test_a_migration_that_makes_the_old_version_sick_stops_the_rollout_till_that_is_well(walk: Walk) -> None:
+    walk.write(health={"command": ["check"]})
+    walk.converge()
+    (old,) = walk.running()
+    walk.write(health={"command": ["check"]}, image="shop:2", before_deploy={"command": ["migrate"]})
+    walk.until(lambda: tasks(walk, "task"))
+    walk.engine.set_health(walk.engine.named(old).id, "unhealthy")
+    walk.until(lambda: walk.app().reason == "MigrationBrokeRunning")
+    walk.engine.crash(tasks(walk, "task")[0].id, 0)
+    for _ in range(3):
+        walk.until(lambda: True)
+    assert walk.app().reason == "MigrationBrokeRunning"
+    assert walk.running() == [old]
+    assert "shop" not in walk.store.memory().quarantined
+    walk.engine.set_health(walk.engine.named(old).id, "healthy")
+    walk.converge()
+    assert old not in walk.running()
 
 
 def test_an_image_that_cannot_be_had_waits_and_leaves_the_old_version(walk: Walk) -> None:

@@ -166,7 +166,8 @@ EVERYTHING: dict[str, Any] = {
     ],
     "rollout": {"strategy": "recreate", "drain": "31s", "max_parallel": 2},
     "depends_on": ["db"],
-    "before_deploy": {"command": ["migrate"], "timeout": "6m"},
+    "before_deploy": {"command": ["migrate"], "timeout": "6m", "on": "web-1", "check": ["is-migrated"]},
+    "after_deploy": {"command": ["warm"], "timeout": "7m"},
     "rehearse_rollback": {"command": ["check"]},
     "stop_grace_period": "11s",
     "stop_signal": "SIGQUIT",
@@ -187,12 +188,15 @@ INSTEAD = {  # for what may not be left out
     ("ingress", "port"): 81,
     ("before_deploy", "command"): ["other"],
     ("rehearse_rollback", "command"): ["other"],
+    ("before_deploy", "on"): "web-2",
+    ("before_deploy", "check"): ["other"],
+    ("after_deploy", "command"): ["other"],
     ("registry_credentials", "file"): "other.sops.yaml",
 }
 NOT_READ = {("$schema",), ("kind",)}
 SOPS = {"mac": "ENC[x]", "age": [{"recipient": "age1x"}]}
 SEALED = json.dumps({**dict.fromkeys(["KEY", "USER", "PASS", "username", "password"], "ENC[x]"), "sops": SOPS})
-FLEET = {"kind": "Fleet", "hosts": {"web-1": {"labels": ["web"]}}}
+FLEET = {"kind": "Fleet", "hosts": {name: {"labels": ["web"]} for name in ("web-1", "web-2")}}
 
 
 def catalog(manifest: Mapping[str, Any], fleet: Mapping[str, Any] = FLEET) -> Catalog:

@@ -131,7 +131,9 @@ def parser() -> argparse.ArgumentParser:
     suspend.add_argument("--why", default="", help="shown in the status")
     resume = verb("resume", "take a suspended app up again", "reconciler resume shop")
     resume.add_argument("app")
-    retry = verb("retry", "try a quarantined version once more", "reconciler retry shop")
+    retry = verb(
+        "retry", "try once more what was given up, or go on where a rollout has stopped", "reconciler retry shop"
+    )
     retry.add_argument("app")
 
     verb("names", "run the names service in the foreground; for systemd", "reconciler names")

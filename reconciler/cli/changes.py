@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from reconciler.cli.crossing import crossing
 from reconciler.cli.steps import Kind, Scene, noticeable, steps_of
 from reconciler.cli.text import duration, listed, rehearsed
 from reconciler.core import actions as act
@@ -43,6 +44,8 @@ class Change:
     note: str = ""
     way_back: str = ""
     """Of one that goes back: what a rehearsal has shown."""
+    back: str = ""
+    """What stays as it is although this goes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ def change_of(case: Case, app: str, actions: list[act.Action], moving: Mapping[s
         strategy_because=because,
         down=down,
         down_now=kind not in {"first deployment", "removal"} and not _answers(case, app),
+        back=_back(case, app, kind),
         note=_last_attempt(case, app) or ("goes on from where it is" if _under_way(desired, containers, kind) else ""),
         way_back=_way_back(case, app, desired, containers),
     )
@@ -142,6 +146,14 @@ def _way_back(case: Case, app: str, desired: DesiredApp | None, containers: Iter
     if answer is None or desired is None or desired.fingerprint != answer.previous or answer.fingerprint not in runs:
         return ""
     return rehearsed(answer)
+
+
+def _back(case: Case, app: str, kind: Kind) -> str:
+    desired = case.desired(app)
+    if kind != "upgrade" or desired is None:
+        return ""
+    versions = case.forecast.began.versions.get(app, ())
+    return crossing(versions, case.containers.get(app, ()), desired, case.applied.get(app))
 
 
 def _last_attempt(case: Case, app: str) -> str:

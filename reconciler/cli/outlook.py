@@ -23,6 +23,8 @@ _BY_HAND = {
 _AT_ONCE = (
     *("health", "rollout", "depends_on", "before_deploy", "rehearse_rollback", "pull_policy", "registry_credentials"),
 )
+_NEXT_TIME = ("after_deploy",)
+"""Likewise, but they count from the next deployment on."""
 """Fields of a manifest that are no part of a container: they count from the commit on."""
 
 
@@ -196,11 +198,14 @@ def _nginx(before: Observed, actions: Iterable[act.Action], routes: list[str]) -
 
 
 def _uncounted(forecast: Forecast) -> Iterable[str]:
-    kinds = {type(event.action) for event in forecast.events}
-    if act.PullImage in kinds:
+    actions = [event.action for event in forecast.events]
+    if any(isinstance(action, act.PullImage) for action in actions):
         yield "pulls"
-    if act.RunTask in kinds:
+    tasks = {action.role for action in actions if isinstance(action, act.RunTask)}
+    if tasks & {"task", "check"}:
         yield "before_deploy"
+    if "after" in tasks:
+        yield "after_deploy"
 
 
 def _faults(forecast: Forecast, start: Plan) -> tuple[tuple[str, str], ...]:
@@ -220,3 +225,6 @@ def _notes(case: Case) -> Iterable[str]:
         changed = [one for one in _AT_ONCE if getattr(app, one) != getattr(desired.app, one)]
         if changed:
             yield f"{name}: {listed(changed)} changed; that counts at once and restarts nothing by itself"
+        later = [one for one in _NEXT_TIME if getattr(app, one) != getattr(desired.app, one)]
+        if later and desired.fingerprint in {c.claim.fingerprint for c in case.containers[name] if c.claim}:
+            yield f"{name}: {listed(later)} changed; that counts from the next version on"

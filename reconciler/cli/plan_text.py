@@ -135,6 +135,8 @@ def _change(change: Change, style: Style) -> list[str]:
         lines += _field("down", text, style)
     if change.way_back:
         lines += _field("back?", change.way_back, style)
+    if change.back:
+        lines += _field("back", change.back, style)
     if change.note:
         lines += _field("note", change.note, style)
     for number, step in enumerate(change.steps, 1):

@@ -11,7 +11,7 @@ import yaml
 
 from reconciler.cli.text import Style, clean, count, duration
 from reconciler.core.desired import SECRETS_TARGET
-from reconciler.core.model import App, DesiredApp, Health, Ingress, Problem, Secret, Target
+from reconciler.core.model import DesiredApp, Health, Ingress, Problem, Secret, Target, Task
 from reconciler.core.rollout import strategy_of
 from reconciler.core.serialise import Json, plain
 
@@ -116,7 +116,8 @@ def _desired(desired: DesiredApp) -> Iterator[tuple[str, Json]]:
     yield "health", _health(app.health)
     yield "ingress", [_ingress(ingress) for ingress in app.ingress]
     yield "depends_on", list(app.depends_on)
-    yield "before_deploy", _before(app)
+    yield "before_deploy", _task(app.before_deploy)
+    yield "after_deploy", _task(app.after_deploy)
     rollout = {"strategy": strategy, "because": because, "drain": duration(app.rollout.drain)}
     yield "rollout", rollout | ({"max_parallel": app.rollout.max_parallel} if strategy == "rolling" else {})
     yield "stop", {"signal": spec.stop_signal or "SIGTERM", "grace_period": duration(spec.stop_grace_period)}
@@ -190,9 +191,11 @@ def _ingress(ingress: Ingress) -> str:
     return f"{scheme}://{ingress.host}{ingress.path} -> port {ingress.port} ({limits})"
 
 
-def _before(app: App) -> Json:
-    task = app.before_deploy
-    return None if task is None else {"command": list(task.command), "timeout": duration(task.timeout)}
+def _task(task: Task | None) -> Json:
+    if task is None:
+        return None
+    elsewhere: dict[str, Json] = {"on": task.on, "check": list(task.check)} if task.on else {}
+    return {"command": list(task.command), "timeout": duration(task.timeout), **elsewhere}
 
 
 def _size(size: int) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from reconciler import settings
 from reconciler.cli import DEFAULT_CONFIG, DIFFERENCES, IN_SYNC
+from reconciler.cli.crossing import command_of, going_back
 from reconciler.cli.rollback_text import (
     Answer,
     Move,
@@ -33,7 +34,7 @@ from reconciler.cli.wiring import Host, manifest_reader
 from reconciler.core import serialise
 from reconciler.core.belongings import Belongings, belongings, files_of, owner_of
 from reconciler.core.manifest import FLEETS, ManifestReader
-from reconciler.core.model import Catalog, Problem
+from reconciler.core.model import App, Catalog, Problem
 from reconciler.core.rehearsal import answer_for
 from reconciler.errors import Failed, InvalidInput, ReconcilerError, Refused, Unavailable
 from reconciler.world.source.clone import Clone, Obstacle, Standing
@@ -41,6 +42,7 @@ from reconciler.world.source.mirror import Mirror
 from reconciler.world.source.sketch import Item, Sketch, pathspecs
 
 _NAMED = 5  # problems in an error
+_LOOKED_AT = 20  # commits that are taken back
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,9 +283,8 @@ class _Rollback:
         if any(now.get(path) != then.get(path) for path in fleets):
             yield "the fleet file has changed since; its defaults apply as they are now"
         yield from self._way_back(choice.revision, there)
-        present = self._now.apps.get(self._app)
-        if present is not None and present.before_deploy is not None:
-            yield f"{self._app} has a before_deploy; what that did to its data is not taken back"
+        if app is not None:
+            yield from self._crossed(choice, app, there)
         branch = place.host.settings.repository.branch if place.host else ""
         if place.clone is not None and branch and place.standing.branch not in {"", branch}:
             yield f"this clone is on {place.standing.branch}; this host follows {branch}"
@@ -301,6 +302,16 @@ class _Rollback:
         ours = {path for path in then.keys() | tried.keys() if self._owns(there, path)}
         if all(then.get(path) == tried.get(path) for path in ours):
             yield f"could we go back: {rehearsed(answer)}"
+
+    def _crossed(self, choice: Choice, to: App, there: Belongings) -> Iterator[str]:
+        """What ran before the versions that are taken back, as their manifests had it."""
+        base, mirror = self._place.standing.base, self._place.mirror
+        paths = [self._place.prefix + path for path in there.places]
+        since = self._sketch.commits(choice.revision, base, pathspecs(paths), _LOOKED_AT)
+        ran = (self._read(commit.sha).apps.get(self._app) for commit in since)
+        commands = [command for app in (self._now.apps.get(self._app), *ran) if app for command in command_of(app)]
+        if commands:
+            yield going_back(mirror.commit(base).short, mirror.commit(choice.revision).short, commands, to)
 
     # --- doing it ---
 

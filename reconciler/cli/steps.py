@@ -66,7 +66,13 @@ def noticeable(action: act.Action) -> bool:
     match action:
         case act.RecordApplied() | act.RecordPruned() | act.RemoveLeftovers() | act.CollectImage():
             return False
-        case act.Rehearse() | act.RecordRehearsal() | act.EndRehearsal():
+        case (
+            act.Rehearse()
+            | act.RecordRehearsal()
+            | act.EndRehearsal()
+            | act.AfterDeployDone()
+            | act.AfterDeployFailed()
+        ):
             return False
         case act.RemoveContainer():
             return not _is_task(action)
@@ -119,7 +125,7 @@ def _phase(action: act.Action) -> _Phase | None:
 
 
 def _is_task(action: act.StartContainer | act.RemoveContainer) -> bool:
-    return action.name.startswith(f"{action.app}.before.")
+    return action.name.startswith(tuple(f"{action.app}.{word}." for word in ("before", "check", "after")))
 
 
 def _needs_health(before: _Phase | None, phase: _Phase, group: Sequence[act.Action], scene: Scene) -> bool:
@@ -140,7 +146,7 @@ def _sentence(phase: _Phase, group: Sequence[act.Action], scene: Scene) -> str:
         case "write":
             return _write(group)
         case "task":
-            return _task(scene)
+            return _task(group, scene)
         case "start":
             return _start(group, scene)
         case "restart":
@@ -173,13 +179,23 @@ def _write(group: Sequence[act.Action]) -> str:
     return f"write {listed(what)}"
 
 
-def _task(scene: Scene) -> str:
-    task = scene.app.before_deploy if scene.app else None
+def _task(group: Sequence[act.Action], scene: Scene) -> str:
+    app, action = scene.app, group[0]
+    name = action.name if isinstance(action, act.RunTask | act.StartContainer) else ""
+    kind = name.removeprefix(f"{scene.name}.").partition(".")[0]
+    task = None if app is None else app.after_deploy if kind == "after" else app.before_deploy
     if task is None:
-        return "run before_deploy"
-    return (
-        f"run before_deploy: {_command(task.command)} (at most {duration(task.timeout)}); if it fails nothing changes"
-    )
+        return f"run {'after' if kind == 'after' else 'before'}_deploy"
+    most = f"at most {duration(task.timeout)}"
+    match kind:
+        case "check":
+            return f"wait until {task.on} has run before_deploy, as {_command(task.check)} says ({most})"
+        case "after":
+            return (
+                f"run after_deploy: {_command(task.command)} ({most}); if it fails the new version serves all the same"
+            )
+        case _:
+            return f"run before_deploy: {_command(task.command)} ({most}); if it fails nothing changes"
 
 
 def _start(group: Sequence[act.Action], scene: Scene) -> str:

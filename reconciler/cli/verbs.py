@@ -220,16 +220,34 @@ def resume(options: Options) -> int:
 
 
 def retry(options: Options) -> int:
-    """Lift a quarantine; ask again whether an app could go back."""
+    """Lift a quarantine; run an after_deploy that failed once more; go on where before_deploy broke what runs.
+
+    Where nothing of that waits, ask again whether the app could go back.
+    """
     host = _host(options)
     memory = host.store.memory()
-    rehearsed = memory.rehearsed.get(options.app)
-    if options.app not in memory.quarantined and (rehearsed is None or rehearsed.ready):
-        raise InvalidInput(f"no version of {options.app} is in quarantine", reason="NotQuarantined")
-    host.store.retry(options.app)
-    if options.app not in memory.quarantined:
+    due, rehearsed = memory.due.get(options.app), memory.rehearsed.get(options.app)
+    waits = options.app in memory.quarantined or bool(due and due.cause) or _is_stopped(host, options.app)
+    if not waits and (rehearsed is None or rehearsed.ready):
+        raise InvalidInput(
+            f"no version of {options.app} is in quarantine, and nothing else of it waits for a person",
+            reason="NotQuarantined",
+        )
+    host.store.retry(options.app, time.time() if waits else 0.0)
+    if not waits:
         return _decided(host, options, f"whether {options.app} could go back is rehearsed once more")
     return _decided(host, options, f"{options.app} is tried once more")
+
+
+def _is_stopped(host: Host, app: str) -> bool:
+    """Its rollout waits, because before_deploy made the version that runs sick."""
+    from reconciler.cli.wiring import status_now
+    from reconciler.core.guarding import BROKEN
+
+    with contextlib.suppress(ReconcilerError):
+        current, _ = status_now(host)
+        return app in current.apps and current.apps[app].reason == BROKEN
+    return False
 
 
 def names(options: Options) -> int:

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from reconciler.cli.wiring import Host
-from reconciler.core.model import Quarantined, Rehearsed
+from reconciler.core.model import Due, Quarantined, Rehearsed
 from reconciler.core.status import AppStatus, Condition, HostStatus
 from reconciler.errors import InvalidInput, ReconcilerError
 from reconciler.protocols import HistoryEntry
@@ -43,6 +43,7 @@ _STAGES: Mapping[str, str] = {
     "BeforeDeploy": "before_deploy",
     "BeforeDeployFailed": "before_deploy",
     "BeforeDeployTimeout": "before_deploy",
+    "MigrationBrokeRunning": "before_deploy",
     "RollingOut": "start",
     "CrashLoop": "start",
     "OutOfMemory": "start",
@@ -57,6 +58,9 @@ _STAGES: Mapping[str, str] = {
     "Switching": "traffic",
     "Draining": "traffic",
     "Retiring": "traffic",
+    "AfterDeploy": "after_deploy",
+    "AfterDeployFailed": "after_deploy",
+    "AfterDeployTimeout": "after_deploy",
 }
 _PREFIXES = (("Decrypt", "secrets"), ("Secret", "secrets"), ("Sops", "secrets"), ("AgeKey", "secrets"))
 _REGISTRY = ("Registry", "image")
@@ -65,6 +69,8 @@ _ADVICE: Mapping[str, tuple[str, ...]] = {
     "host policy": ("change the manifest, or what this host permits: policy in the agent's settings",),
     "secrets": ("do what is said above; until then the old secrets are used",),
     "image": ("push the image, or name another one by a commit", "or go back: reconciler rollback {}"),
+    "before_deploy": ("commit a fix, or go back: reconciler rollback {}", "or go on all the same: reconciler retry {}"),
+    "after_deploy": ("mend what it lacks, then run it once more: reconciler retry {}", "or mend it by a commit"),
     "": (
         "see what it says: docker logs CONTAINER (docker ps --filter label=reconciler.app={})",
         "if the last commit did it: reconciler rollback {}",
@@ -80,6 +86,7 @@ class Recollection:
     entries: tuple[HistoryEntry, ...] = ()
     """Newest first."""
     quarantined: Quarantined | None = None
+    due: Due | None = None
     rehearsed: Rehearsed | None = None
     trouble: str = ""
     """Why it could not be asked."""
@@ -156,7 +163,7 @@ def recollect(host: Host, app: str) -> Recollection:
         memory, entries = host.store.memory(), host.store.history(app, _ENTRIES)
     except ReconcilerError as error:
         return Recollection(trouble=f"this is without history: {error}")
-    return Recollection(tuple(entries), memory.quarantined.get(app), memory.rehearsed.get(app))
+    return Recollection(tuple(entries), memory.quarantined.get(app), memory.due.get(app), memory.rehearsed.get(app))
 
 
 def explain(app: str, host: HostStatus, stale: str, known: Recollection) -> Explanation:
@@ -178,9 +185,12 @@ def explain(app: str, host: HostStatus, stale: str, known: Recollection) -> Expl
     quarantine = _quarantine(status, known.quarantined) if stand != "fine" else None
     applied = next((entry for entry in known.entries if entry.event in _APPLIED), None)
     runs = _runs(status, applied, host)
-    kept = stand in {"fine", "suspended"} or status.sync == "Synced"
+    deployed = _stage(status.reason) == "after_deploy"
+    kept = stand in {"fine", "suspended"} or status.sync == "Synced" or deployed
     commit = runs if kept else _asked(status, host, known, quarantine)
     logs = known.quarantined.logs.strip() if quarantine and known.quarantined else ""
+    if known.due is not None and known.due.cause == status.reason:
+        logs = known.due.logs.strip()
     return Explanation(
         app=app,
         host=host.host,

@@ -71,7 +71,9 @@ def _before(told: Explanation, now: float) -> Iterator[tuple[str, str]]:
     if told.blocked_by:
         yield "now" if told.stand == "on its way" else "in the way", told.blocked_by
     if told.last_words:
-        yield "last words", "of the version that was given up:" if told.quarantine else ""
+        after = told.status is not None and told.status.reason.startswith("AfterDeploy")
+        whose = "the version that was given up" if told.quarantine else "after_deploy" if after else ""
+        yield "last words", f"of {whose}:" if whose else ""
 
 
 def _after(told: Explanation, now: float) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from reconciler.core.model import ContainerSpec, Credentials, DesiredApp, Limits, Rehearsed
+from reconciler.core.model import NOWHERE, ContainerSpec, Credentials, DesiredApp, Limits, Rehearsed, Role, Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,16 @@ class StartReplica(_Action):
 
 @dataclass(frozen=True, slots=True)
 class RunTask(_Action):
-    """Create and start the ``before_deploy`` container."""
+    """Create and start the container of a task."""
 
     desired: DesiredApp
     address: str
     name: str
     spec: ContainerSpec
+    role: Role = "task"
+    run: str = ""
+    """As in ``Claim``; likewise ``well``."""
+    well: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,26 @@ class RecordApplied(_Action):
     desired: DesiredApp
     adopted: bool = False
     """Nothing was done for it: it ran before there was a store that could have known it."""
+    way: Way = NOWHERE
+    """From where it came here; after_deploy is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class AfterDeployDone(_Action):
+    """Record that after_deploy has ended well: nothing is due any more."""
+
+    desired: DesiredApp
+
+
+@dataclass(frozen=True, slots=True)
+class AfterDeployFailed(_Action):
+    """Record that after_deploy has failed, with the last log lines of its container. The version goes on serving."""
+
+    desired: DesiredApp
+    cause: str
+    """CamelCase: ``AfterDeployFailed``, ``AfterDeployTimeout``."""
+    message: str
+    container: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +267,8 @@ Action = (
     | LoadSite
     | Quarantine
     | RecordApplied
+    | AfterDeployDone
+    | AfterDeployFailed
     | RecordPruned
     | RemoveLeftovers
     | CollectImage
@@ -303,6 +329,8 @@ def retry_lane(action: Action) -> str:
         return f"{_RESTART}{action.app}/{action.name}"
     if isinstance(action, RecordRehearsal | EndRehearsal):
         return f"rehearsed:{action.app}"
+    if isinstance(action, RunTask) and action.role == "after":
+        return task_lane(action.app)
     own = lane(action)
     return own if own != action.app or is_attempt(action) else upkeep_lane(action.app)
 
@@ -315,6 +343,11 @@ def name_lane(app: str) -> str:
 def upkeep_lane(app: str) -> str:
     """Where failures are counted of what clears away and writes down."""
     return f"upkeep:{app}"
+
+
+def task_lane(app: str) -> str:
+    """Where failures to start after_deploy are counted: what serves is looked after all the same."""
+    return f"task:{app}"
 
 
 def drift_lane(app: str) -> str:

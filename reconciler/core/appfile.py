@@ -19,6 +19,7 @@ from reconciler.core.convert import (
     as_volume,
     given,
 )
+from reconciler.core.direction import RESERVED
 from reconciler.core.model import (
     App,
     File,
@@ -133,7 +134,8 @@ class _Drafting:
                 ingress=lambda node: tuple(self._ingress(item) for item in node.items),
                 rollout=lambda node: Rollout(**given(node, strategy=as_text, max_parallel=as_int, drain=as_seconds)),
                 depends_on=as_texts,
-                before_deploy=lambda node: Task(**given(node, command=self.command, timeout=as_seconds)),
+                before_deploy=self._task,
+                after_deploy=self._task,
                 rehearse_rollback=self._rehearsal,
                 stop_grace_period=as_seconds,
                 stop_signal=as_text,
@@ -229,6 +231,9 @@ class _Drafting:
             return Rehearsal() if node.value else None
         return Rehearsal(**given(node, command=self.command))
 
+    def _task(self, node: Node) -> Task:
+        return Task(**given(node, command=self.command, timeout=as_seconds, on=as_text, check=self.command))
+
     def _health(self) -> Health:
         node = self._root.at("health")
         ingress = self._root.each("ingress")
@@ -320,6 +325,15 @@ class _Drafting:
         for node in self._root.each("secrets", "environment"):
             if node.text in app.environment:
                 self._problem(node, f"{node.text!r} stands under 'environment' too; a variable has one source")
+        ours = (
+            f"variables that begin with {RESERVED} are the agent's own: it tells before_deploy and after_deploy by them"
+        )
+        for name, node in (self._root.at("environment") or self._root.without(self._root.fields)).fields.items():
+            if name.startswith(RESERVED):
+                self.problems.append(node.key_problem(f"{ours}; choose another name", self._name))
+        for node in self._root.each("secrets", "environment"):
+            if node.text.startswith(RESERVED):
+                self._problem(node, f"{ours}; give this key another name, or leave it a file in {SECRETS_TARGET}")
 
     def _check_health(self, app: App) -> None:
         health = app.health

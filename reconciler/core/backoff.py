@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from reconciler.core.actions import app_of, drift_lane, is_restart_lane, name_lane, upkeep_lane
+from reconciler.core.actions import app_of, drift_lane, is_restart_lane, name_lane, task_lane, upkeep_lane
 from reconciler.core.model import Retry
 
 FIRST = 1.0
@@ -62,7 +62,7 @@ class Backoff:
 
     def recovered(self, app: str) -> None:
         """An app is well, and nothing waits to be done for it. Repeated repairs are not forgotten: they made it so."""
-        for lane in (app, name_lane(app), upkeep_lane(app)):
+        for lane in (app, name_lane(app), upkeep_lane(app), task_lane(app)):
             self._retries.pop(lane, None)
 
     def forget_except(self, apps: Collection[str], now: float) -> None:

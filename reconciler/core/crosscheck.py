@@ -76,6 +76,7 @@ def check(drafts: Sequence[Draft], around: Surroundings) -> Mapping[str, Sequenc
     _claims(entries, _binds)
     _claims(entries, _ports, _collide)
     for entry in entries:
+        _task_host(entry, around.fleet)
         _files(entry, around)
         _secrets(entry, around)
     _copies(entries)
@@ -102,6 +103,17 @@ def _names(by_name: Mapping[str, Sequence[_Entry]]) -> None:
                 others = ", ".join(other.place for other in entries if other is not entry)
                 node = entry.draft.root.at("name") or entry.draft.root
                 entry.blame(node, f"the name {name!r} is also claimed by {others}; give one of them another 'name'")
+
+
+def _task_host(entry: _Entry, fleet: Fleet) -> None:
+    """The one host that runs before_deploy for all must be one of the app's."""
+    node = entry.draft.root.at("before_deploy", "on")
+    if node is None or "before_deploy" in entry.draft.damaged or not entry.placed:
+        return
+    hosts = entry.hosts if entry.hosts is not None else fleet.hosts
+    if hosts is not None and node.text not in hosts:
+        guess = suggestion(node.text, hosts) or f"; it runs on {listed(sorted(hosts)) or 'no host'}"
+        entry.blame(node, f"'on' must name a host that {entry.name!r} runs on, and {node.text!r} is none{guess}")
 
 
 # --- dependencies ---------------------------------------------------------------------------------------------------

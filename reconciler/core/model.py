@@ -200,6 +200,10 @@ class Task:
 
     command: tuple[str, ...]
     timeout: float = 300.0
+    on: str = ""
+    """The only host that runs it; empty: each host does."""
+    check: tuple[str, ...] = ()
+    """How every other host finds out that it has run: this ends with 0 then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +256,7 @@ class App:
     depends_on: tuple[str, ...] = ()
     before_deploy: Task | None = None
     rehearse_rollback: Rehearsal | None = None
+    after_deploy: Task | None = None
     stop_grace_period: float = 10.0
     stop_signal: str | None = None
     pull_policy: Literal["missing", "always", "never"] = "missing"
@@ -446,7 +451,9 @@ class Target:
 
 # --- observed -------------------------------------------------------------------------------------------------------
 
-Role = Literal["replica", "task", "rehearsal"]
+Role = Literal["replica", "task", "check", "after", "rehearsal"]
+"""``task`` runs before_deploy, ``check`` asks whether another host has, ``after`` runs after_deploy, and ``rehearsal``
+tries whether the version before could serve again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,7 +463,7 @@ class Claim:
     app: str
     fingerprint: str
     slot: int
-    """1 to ``replicas``; 0 for a task and for a rehearsal."""
+    """1 to ``replicas``; 0 for everything that is no replica."""
     role: Role
     manifest: str
     revision: str
@@ -465,6 +472,10 @@ class Claim:
     fields: Mapping[str, str] = field(default_factory=dict)
     files_directory: str = ""
     secrets_directory: str = ""
+    run: str = ""
+    """Of after_deploy: which deployment it is for, as ``Due.run``."""
+    well: tuple[str, ...] = ()
+    """Of before_deploy: the replicas that were healthy when it was made. It must not make them sick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,6 +506,8 @@ class Container:
     """In our network; None when it is not connected to it."""
     started_at: float = 0.0
     """Of the current run; 0 when it never ran."""
+    finished_at: float = 0.0
+    """Of the last run; 0 when it never ended."""
     engine_health: Literal["none", "starting", "healthy", "unhealthy"] = "none"
     exit_code: int | None = None
     oom_killed: bool = False
@@ -621,6 +634,60 @@ class Version:
     """At which it was applied last; empty where an older agent wrote it down."""
     place: int = 0
     """In the order in which versions served here for the first time: going back leads to a smaller one."""
+    reference: str = ""
+    """The image, as the manifest called it; empty where an older agent wrote it down."""
+    before: str = ""
+    """The command of before_deploy that ran for it, in words; empty where none did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """From which version an app comes to another one, and whether that is forward or back."""
+
+    direction: Literal["forward", "back"] = "forward"
+    """``back``: to a version that served here for the first time before the one it comes from did."""
+    revision: str = ""
+    """Of the version it comes from; empty at the first deployment, like ``image``."""
+    image: str = ""
+    """Reference, as that version's manifest had it."""
+
+
+NOWHERE = Way()
+"""Of the first deployment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What is remembered of a version that was applied, beside the version itself."""
+
+    reference: str = ""
+    """What its manifest calls the image."""
+    before: str = ""
+    """The command of its before_deploy, in words."""
+    due: Way | None = None
+    """It has an after_deploy, which is due where the version was not applied already, and is told this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An after_deploy that is to run, or that has failed."""
+
+    fingerprint: str
+    way: Way
+    at: float
+    """Unix time at which it became due: at the deployment, or when a person asked for it once more."""
+    cause: str = ""
+    """CamelCase, of a failure; empty: it has not failed."""
+    message: str = ""
+    logs: str = ""
+
+    @property
+    def run(self) -> str:
+        """Tells its container from one of an earlier deployment of the same version.
+
+        Only ever compared for equality, so that a clock that jumps neither repeats it nor skips it.
+        """
+        return f"{self.at:.3f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -705,6 +772,10 @@ class Memory:
     retries: Mapping[str, Retry] = field(default_factory=dict)
     pulled: frozenset[tuple[str, str]] = frozenset()
     """(image reference, revision) pairs that this agent has pulled, for ``pull_policy: always``."""
+    due: Mapping[str, Due] = field(default_factory=dict)
+    """App -> its after_deploy, where that has not ended well yet."""
+    urged: Mapping[str, float] = field(default_factory=dict)
+    """App -> Unix time at which a person said to go on although before_deploy broke the version that runs."""
     swept: bool = True
     """This agent has looked once for what earlier ones left behind on disk."""
     busy: Mapping[str, str] = field(default_factory=dict)

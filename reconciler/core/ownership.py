@@ -37,6 +37,8 @@ _CLAIM = tuple(
         "secrets-directory",
     )
 )
+_LATER = (f"{PREFIX}run", f"{PREFIX}well")
+"""Always written, so that an image cannot bring them, but containers of older agents have none."""
 
 
 def labels(name: str, claim: Claim, key: bytes) -> dict[str, str]:
@@ -59,6 +61,7 @@ def labels(name: str, claim: Claim, key: bytes) -> dict[str, str]:
             strict=True,
         )
     )
+    written |= dict(zip(_LATER, (claim.run, json.dumps(claim.well, separators=(",", ":"))), strict=True))
     return {**written, SIGNATURE: _sign("claim", name, written, key)}
 
 
@@ -68,8 +71,8 @@ def read(name: str, found: Mapping[str, str], key: bytes) -> tuple[Claim | None,
     None where there is no complete claim.
     """
     # Only the words that we write ourselves: an image may bring more labels with our prefix.
-    written = {label: found[label] for label in _CLAIM if label in found}
-    claim = _parse(written) if len(written) == len(_CLAIM) else None
+    written = {label: found[label] for label in (*_CLAIM, *_LATER) if label in found}
+    claim = _parse(written) if all(label in written for label in _CLAIM) else None
     if claim is None:
         return None, False
     return claim, hmac.compare_digest(found.get(SIGNATURE, "").encode(), _sign("claim", name, written, key).encode())
@@ -92,16 +95,21 @@ def _sign(purpose: str, name: str, written: Mapping[str, str], key: bytes) -> st
 
 def _parse(written: Mapping[str, str]) -> Claim | None:
     app, fingerprint, slot, role, manifest, revision, image, fields, files, secrets = (written[word] for word in _CLAIM)
+    run, well = written.get(_LATER[0], ""), written.get(_LATER[1], "[]")
     try:
-        parsed = json.loads(fields)
+        parsed, names = json.loads(fields), json.loads(well)
         number = int(slot)
     except ValueError:
         return None
     if not isinstance(parsed, dict) or not all(isinstance(value, str) for value in parsed.values()):
         return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
     for known in get_args(Role):
         if role == known:
-            return Claim(app, fingerprint, number, known, manifest, revision, image, parsed, files, secrets)
+            return Claim(
+                app, fingerprint, number, known, manifest, revision, image, parsed, files, secrets, run, tuple(names)
+            )
     return None
 
 

@@ -10,9 +10,10 @@ from graphlib import CycleError, TopologicalSorter
 from reconciler.core import actions as act
 from reconciler.core.addresses import AddressPool
 from reconciler.core.backoff import is_waiting
+from reconciler.core.guarding import watched
 from reconciler.core.model import (
-    Blocked,
     Container,
+    Due,
     Health,
     Memory,
     NameState,
@@ -33,7 +34,9 @@ from reconciler.core.status import AppStatus, Condition, Revisions, Sync
 from reconciler.core.step import Facts, Step, Timing
 from reconciler.core.wanted import Wanted
 
-_PASSING = frozenset({"Working", "Pulling", "RollingOut", "Switching", "Draining", "Retiring", "Repairing"})
+_PASSING = frozenset(
+    {"Working", "Pulling", "RollingOut", "Switching", "Draining", "Retiring", "Repairing", "AfterDeploy"}
+)
 """Reasons of an app that moves on by itself."""
 _LAST_LINES, _LAST_CHARACTERS = 20, 4000  # of a failed version's output in the status; the store keeps more
 
@@ -82,7 +85,7 @@ def watch_list(
     targets: Mapping[str, Target], observed_containers: Iterable[Container]
 ) -> dict[str, tuple[str, Health]]:
     """Which containers to probe, where and how."""
-    watched = {}
+    found = {}
     for container in observed_containers:
         target = targets.get(container.claim.app) if container.claim and container.owned else None
         if target is None or target.desired is None or container.address is None or container.state != "running":
@@ -93,11 +96,13 @@ def watch_list(
         way = target.way_back
         if is_rehearsal(container):
             if way is not None and way.desired is not None and is_of(container, way):
-                watched[container.id] = (container.address, way.desired.app.health)
+                found[container.id] = (container.address, way.desired.app.health)
             continue
+        if old and target.desired.app.before_deploy is not None:
+            health = watched(health)
         if health.kind in {"http", "tcp"} and container.claim and container.claim.role == "replica":
-            watched[container.id] = (container.address, health)
-    return watched
+            found[container.id] = (container.address, health)
+    return found
 
 
 def retiring(targets: Mapping[str, Target], observed_containers: Iterable[Container]) -> list[str]:
@@ -151,6 +156,10 @@ def plan(
             timing=timing,
             waits_for=_waits_for(target, draft.statuses, wanted),
             since=memory.since,
+            host=wanted.host,
+            versions=memory.versions.get(name, ()),
+            due=memory.due.get(name),
+            urged_at=memory.urged.get(name, 0.0),
             held={resource: name for resource, (app, name) in held.items() if app != target.name},
         )
         step = _step(facts, wanted, memory, foreign.get(name, ()), refused)
@@ -425,7 +434,7 @@ def _waits_for(target: Target, statuses: Mapping[str, AppStatus], wanted: Wanted
 def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStatus:
     target, name = facts.target, facts.target.name
     blocked = target.blocked if target.pull is None else None
-    moving = bool(step.actions or step.wake_at is not None or name in memory.busy) and not step.done
+    moving = bool(step.actions or step.wake_at is not None or name in memory.busy) and not (step.done or step.stalled)
     waits = memory.retries.get(name) or memory.retries.get(act.pull_lane(name))
     if waits is not None and waits.fingerprint not in {"", target.desired.fingerprint if target.desired else ""}:
         waits = None
@@ -467,7 +476,7 @@ def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStat
         ),
         next_retry=step.next_retry,
         applied_at=applied.at if applied else None,
-        last_words=_last_words(memory.quarantined.get(name), blocked),
+        last_words=_last_words(memory.quarantined.get(name) if blocked else None, memory.due.get(name), reason),
     )
 
 
@@ -480,11 +489,12 @@ def _way_back(facts: Facts, memory: Memory) -> list[Condition]:
     return [Condition("RollbackReady", answer.ready, answer.reason, answer.message, answer.at, answer.revision)]
 
 
-def _last_words(quarantined: Quarantined | None, blocked: Blocked | None) -> str:
-    """Why it was given up, in its own words, as long as that is what holds up the app."""
-    if quarantined is None or blocked is None or blocked.reason != quarantined.reason:
-        return ""
-    return "\n".join(quarantined.logs.strip().splitlines()[-_LAST_LINES:])[-_LAST_CHARACTERS:]
+def _last_words(quarantined: Quarantined | None, due: Due | None, reason: str) -> str:
+    """Why it was given up, or after_deploy failed, in its own words, as long as that is what holds up the app."""
+    logs = quarantined.logs if quarantined is not None and quarantined.reason == reason else ""
+    if due is not None and due.cause == reason:
+        logs = due.logs
+    return "\n".join(logs.strip().splitlines()[-_LAST_LINES:])[-_LAST_CHARACTERS:]
 
 
 # --- which apps -----------------------------------------------------------------------------------------------------

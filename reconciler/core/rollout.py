@@ -5,6 +5,7 @@ when to look again; whoever was interrupted in the middle starts from here and n
 
     files and secrets are there -> before_deploy has run -> new is started -> new is healthy
     -> the name answers new, and resolvers have heard of it -> nobody is connected to old -> old is stopped
+    -> it is recorded as applied -> after_deploy has run
 
 and for ``recreate`` old is stopped (and kept) before new is started, so that it can be put back.
 """
@@ -16,13 +17,15 @@ from dataclasses import replace
 from typing import Literal
 
 from reconciler.core import actions as act
+from reconciler.core.afterwards import after_deploy, record
 from reconciler.core.desired import changed_fields
+from reconciler.core.guarding import has_held, is_stopped
 from reconciler.core.mending import SUBNET_FULL, mend
 from reconciler.core.model import App, Blocked, Container, DesiredApp, NameState, Target
 from reconciler.core.readiness import is_ready, is_sick
 from reconciler.core.retiring import is_up, retire, settled, stop
 from reconciler.core.step import Facts, Step
-from reconciler.core.tasks import before_deploy, end_task
+from reconciler.core.tasks import ROLES, before_deploy, end_unneeded
 
 CRASH_LOOP = 3
 """So many restarts before it was ever healthy are a crash loop. One or two are an app that came before its database."""
@@ -67,7 +70,7 @@ class _Rollout:
             self.strategy = "blue_green"  # nginx knows one port of an app at a time
         self.step_ = Step()
         replicas = [c for c in facts.containers if c.claim and c.claim.role == "replica"]
-        self.tasks = [c for c in facts.containers if c.claim and c.claim.role == "task"]
+        self.tasks = [c for c in facts.containers if c.claim and c.claim.role in ROLES]
         self.current = {
             c.claim.slot: c
             for c in replicas
@@ -106,6 +109,9 @@ class _Rollout:
         self._put_files()
         if not self._may_start():
             return self._look_after_previous()
+        if self.current and not (self.is_applied or self.all_ready) and self._is_stopped():
+            self._switch_name()  # for the new ones that were started already nothing else is done
+            return step
         if self.strategy == "recreate" and any(map(is_up, self.old_versions)):
             self._stop_old_first()
             return step
@@ -142,8 +148,15 @@ class _Rollout:
         if holder:
             self.step_.say("WaitingForRelease", holder)
             return False
-        task = self.app.before_deploy
-        return task is None or before_deploy(self.step_, self.facts, self.desired, task, self.tasks)
+        task, known = self.app.before_deploy, (self.tasks, self.old_versions)
+        if task is None:
+            return True
+        stopped = self._is_stopped()
+        ran = before_deploy(self.step_, self.facts, self.desired, task, *known)
+        return ran and not stopped and has_held(self.step_, self.facts, self.desired, *known)
+
+    def _is_stopped(self) -> bool:
+        return is_stopped(self.step_, self.facts, self.desired, self.tasks, self.old_versions)
 
     def _look_after_previous(self) -> Step:
         """While this version may not start, the one that runs is kept as if nothing had been committed."""
@@ -363,9 +376,8 @@ class _Rollout:
 
     def _finish(self) -> None:
         needed = {self.desired.fingerprint, self.facts.pending}
-        for task in self.tasks:
-            if task.claim and task.claim.fingerprint not in needed and not self.step_.actions:
-                end_task(self.step_, self.app.name, task, "its version is not wanted any more")
+        if not self.step_.actions:
+            end_unneeded(self.step_, self.app.name, self.tasks, needed)
         if self.step_.actions or self.retiring or not self.all_ready:
             if not self.all_ready:
                 sick = [self.ready[slot][2] or c.name for slot, c in self.current.items() if not self.ready[slot][0]]
@@ -373,24 +385,15 @@ class _Rollout:
                 limping = "" if last else "; nobody is, so the last ones stay in the name"
                 self.step_.say("Unhealthy", f"not healthy: {'; '.join(sick)}{limping}")
             return
-        applied, desired = self.facts.applied, self.desired
         # "Synced" promises answers: who asked while nobody was there asks again by then. At first nobody has asked.
         heard_at = self.name_state.written_at + self.facts.timing.settle
-        if applied is not None and self.facts.now < heard_at:
+        if self.facts.applied is not None and self.facts.now < heard_at:
             self.step_.wait(heard_at, "Switching", "waiting until everyone has heard of the new addresses")
             return
-        recorded = applied is not None and (applied.fingerprint, applied.revision) == (
-            desired.fingerprint,
-            desired.revision,
-        )
-        if not recorded and self.facts.target.blocked is None:
-            # Docker tells whole seconds. A store from the future, made before the clock was set right, says nothing.
-            since = int(self.facts.since) if self.facts.since <= self.facts.now else 0
-            adopted = applied is None and all(c.created_at < since for c in self.current.values())
-            why = "it ran before this store was made" if adopted else self._change()
-            self.step_.actions.append(act.RecordApplied(self.app.name, why, desired, adopted))
-        self.step_.done = True
-        self.step_.say("Applied", "runs as the repository says")
+        recorded = record(self.step_, self.facts, self.desired, self.current.values(), self._change())
+        if recorded and after_deploy(self.step_, self.facts, self.desired, self.tasks):
+            self.step_.done = True
+            self.step_.say("Applied", "runs as the repository says")
 
     def _why_start(self, name: str) -> str:
         """For a replica that no commit of the applied revision explains: another revision may ask for more of them."""

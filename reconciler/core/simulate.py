@@ -6,7 +6,7 @@ The command line shows people a whole rollout with it, and the tests run the pla
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from reconciler.core import actions as act
@@ -16,6 +16,7 @@ from reconciler.core.model import (
     Claim,
     Container,
     DesiredApp,
+    Due,
     EngineState,
     Limits,
     Memory,
@@ -56,6 +57,8 @@ class Forecast:
     observed: Observed
     memory: Memory
     wanted: Wanted
+    began: Memory = field(default_factory=Memory)
+    """What was remembered at first."""
 
 
 def forecast(wanted: Wanted, observed: Observed, memory: Memory, subnet: str, now: float) -> Forecast:
@@ -81,7 +84,7 @@ def forecast(wanted: Wanted, observed: Observed, memory: Memory, subnet: str, no
                 elif action.addresses and action.app in emptied:
                     down[action.app] = paper.now - emptied.pop(action.app)
             paper.do(action)
-    return Forecast(tuple(events), down, made, paper.observed, paper.memory, paper.wanted)
+    return Forecast(tuple(events), down, made, paper.observed, paper.memory, paper.wanted, memory)
 
 
 class Paper:
@@ -103,7 +106,7 @@ class Paper:
         """One name."""
         return self.observed.names.names.get(app, NameState((), 0.0, ()))
 
-    def do(self, action: act.Action) -> None:  # noqa: C901, PLR0912  (one flat table, like apply.perform)
+    def do(self, action: act.Action) -> None:  # noqa: C901, PLR0912, PLR0915  (one flat table, like apply.perform)
         """Let an action have gone well."""
         match action:
             case act.EnsureNetwork():
@@ -121,7 +124,7 @@ class Paper:
             case act.StartReplica():
                 self._start(action.desired, action.slot, action.name, action.address, "replica")
             case act.RunTask():
-                self._start(action.desired, 0, action.name, action.address, "task")
+                self._ran(action)
             case act.StartContainer() | act.RestartContainer() | act.Unpause():
                 self._change(action.container, state="running", started_at=self.now, pid=1)
             case act.Reconnect():
@@ -141,6 +144,12 @@ class Paper:
                 self.observed = replace(self.observed, site=SiteState(action.generation, action.generation, resolve))
             case act.RecordApplied():
                 self._applied(action)
+            case act.AfterDeployDone():
+                due = {name: one for name, one in self.memory.due.items() if name != action.app}
+                self.memory = replace(self.memory, due=due)
+            case act.AfterDeployFailed():
+                failed = replace(self.memory.due[action.app], cause=action.cause, message=action.message)
+                self.memory = replace(self.memory, due={**self.memory.due, action.app: failed})
             case act.RecordPruned() | act.RemoveLeftovers() | act.CollectImage():
                 self._forget(action)
             case act.Rehearse():
@@ -160,9 +169,19 @@ class Paper:
         known = memory.versions.get(action.app, ())
         others = [v for v in known if v.fingerprint != desired.fingerprint]
         place = next((v.place for v in known if v not in others), max((v.place for v in known), default=0) + 1)
-        version = Version(desired.fingerprint, desired.spec.image, self.now, desired.revision, place)
+        before = desired.app.before_deploy
+        ran = " ".join(before.command) if before else ""
+        reference = desired.app.image
+        version = Version(desired.fingerprint, desired.spec.image, self.now, desired.revision, place, reference, ran)
+        was = memory.applied.get(action.app)
+        due = dict(memory.due)
+        if was is None or was.fingerprint != desired.fingerprint:
+            due.pop(action.app, None)
+            if desired.app.after_deploy is not None and not action.adopted:
+                due[action.app] = Due(desired.fingerprint, action.way, self.now)
         self.memory = replace(
             memory,
+            due=due,
             applied={**memory.applied, action.app: applied},
             versions={**memory.versions, action.app: (version, *others)},
         )
@@ -191,6 +210,14 @@ class Paper:
 
     def _present(self, directory: str) -> None:
         self.observed = replace(self.observed, present=self.observed.present | {directory})
+
+    def _ran(self, action: act.RunTask) -> None:
+        """A task that has ended well at once."""
+        self._start(action.desired, 0, action.name, action.address, action.role)
+        made = self.observed.engine.containers[-1]
+        if made.claim is not None:
+            claim = replace(made.claim, role=action.role, run=action.run, well=action.well)
+            self._change(made.id, claim=claim, finished_at=self.now)
 
     def _start(self, desired: DesiredApp, slot: int, name: str, address: str, role: Role) -> None:
         self.now += _COST

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from reconciler.core import actions as act
 from reconciler.core.addresses import AddressPool
-from reconciler.core.model import Applied, Container, DesiredApp, Observed, Target
+from reconciler.core.model import Applied, Container, DesiredApp, Due, Observed, Target, Version
 
 _SUBNET_FULL = 60.0  # seconds until somebody may have made room
 
@@ -45,6 +45,14 @@ class Facts:
     """Volume, host directory or ``protocol/port`` -> the running container of another app that has it."""
     since: float = 0.0
     """Unix time at which the store was made."""
+    host: str = ""
+    """This host's name."""
+    versions: tuple[Version, ...] = ()
+    """Those that served here."""
+    due: Due | None = None
+    """The after_deploy that has not ended well yet."""
+    urged_at: float = 0.0
+    """Unix time at which a person said to go on although before_deploy broke the version that runs."""
     pending: str = ""
     """The fingerprint of a version that is being made ready while the target is the one before it."""
 

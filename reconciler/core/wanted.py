@@ -27,3 +27,5 @@ class Wanted:
     """Paths that two apps want."""
     routes_unknown: tuple[str, ...] = ()
     """Apps whose routes nobody knows, so that nginx goes on as it is: ``generation`` is empty."""
+    host: str = ""
+    """This host's name."""

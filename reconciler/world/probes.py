@@ -131,6 +131,8 @@ class _Target:
         self.container = container
         self.address = address
         self.gone = False
+        self.order = -1
+        """Of its next probe, among all that is planned."""
         self.healthy: bool | None = None
         self.took_over = time.monotonic()
         self.adjust(health)
@@ -258,8 +260,11 @@ class _Rounds:
                 del self._targets[container]
         for container, (address, health) in wanted.items():
             if present := self._targets.get(container):
+                hurry = health.interval < present.health.interval
                 if present.health is not health:
                     present.adjust(health)
+                if hurry:  # the next probe may be minutes away
+                    self._at(0.0, present)
             else:
                 self._targets[container] = target = _Target(container, address, health)
                 self._at(0.0, target)
@@ -268,19 +273,22 @@ class _Rounds:
         when = time.monotonic() + seconds
         if seconds > 4 * _TICK and isinstance(what, _Target):
             when = math.ceil(when / _TICK) * _TICK
-        heapq.heappush(self._due, (when, next(self._order), what))
+        order = next(self._order)
+        if isinstance(what, _Target):
+            what.order = order  # whatever was planned for it before is void
+        heapq.heappush(self._due, (when, order, what))
 
     def _sleep(self) -> float | None:
         """Seconds until something is due; None: for ever."""
-        while self._due and _settled(self._due[0][2]):
+        while self._due and _settled(*self._due[0][1:]):
             heapq.heappop(self._due)
         return max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
 
     def _begin_and_expire(self) -> None:
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
-            what = heapq.heappop(self._due)[2]
-            if _settled(what):
+            _, order, what = heapq.heappop(self._due)
+            if _settled(order, what):
                 continue
             if isinstance(what, _Probe):
                 stage = "answer" if what.connected else "connection"
@@ -421,8 +429,9 @@ class _Rounds:
                 break
 
 
-def _settled(what: _Target | _Probe) -> bool:
-    return what.gone if isinstance(what, _Target) else what.closed
+def _settled(order: int, what: _Target | _Probe) -> bool:
+    """What was planned need not be done any more."""
+    return what.gone or what.order != order if isinstance(what, _Target) else what.closed
 
 
 def _status_code(answer: bytes) -> int | None:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from reconciler.core.model import Applied, Brought, Memory, Quarantined, Rehearsed, Suspended, Version
+from reconciler.core.model import Applied, Brought, Due, Memory, Quarantined, Ran, Rehearsed, Suspended, Version, Way
 from reconciler.database import Database
 from reconciler.protocols import HistoryEntry
 
@@ -42,6 +42,13 @@ _MIGRATIONS = (
     UPDATE versions SET place = id;
     """,
     """
+    ALTER TABLE versions ADD COLUMN reference TEXT NOT NULL DEFAULT '';
+    ALTER TABLE versions ADD COLUMN before TEXT NOT NULL DEFAULT '';
+    CREATE TABLE due (app TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, direction TEXT NOT NULL, revision TEXT NOT NULL,
+        image TEXT NOT NULL, at REAL NOT NULL, cause TEXT NOT NULL, message TEXT NOT NULL, logs TEXT NOT NULL);
+    CREATE TABLE urged (app TEXT PRIMARY KEY, at REAL NOT NULL);
+    """,
+    """
     CREATE TABLE rehearsed (app TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, previous TEXT NOT NULL,
         ready INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, revision TEXT NOT NULL, at REAL NOT NULL,
         logs TEXT NOT NULL);
@@ -60,10 +67,17 @@ _DAMAGED = (
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(HistoryEntry))
 _COLUMNS = ", ".join(_FIELDS)
-_ADD_VERSION = """
-    INSERT OR REPLACE INTO versions (app, fingerprint, image, at, revision, place)  -- as the newest row
+_IS_APPLIED = "(SELECT 1 FROM applied WHERE app = ?1 AND fingerprint = ?2)"
+_ADD_VERSION = f"""
+    INSERT OR REPLACE INTO versions (app, fingerprint, image, at, revision, place, reference, before)  -- as newest row
     VALUES (?1, ?2, ?3, ?4, ?5, coalesce((SELECT place FROM versions WHERE app = ?1 AND fingerprint = ?2),
-                                         (SELECT max(place) + 1 FROM versions), 1))"""
+                                         (SELECT max(place) + 1 FROM versions), 1), ?6,
+            -- a before_deploy that a later commit gave to the same version never ran
+            CASE WHEN EXISTS {_IS_APPLIED}
+            THEN coalesce((SELECT before FROM versions WHERE app = ?1 AND fingerprint = ?2), '') ELSE ?7 END)"""  # noqa: S608  (our words)
+# Before ``applied`` is written: that this version was not applied yet is what makes its after_deploy due.
+_NO_LONGER_DUE = f"DELETE FROM due WHERE app = ?1 AND NOT EXISTS {_IS_APPLIED}"  # noqa: S608  (our words)
+_NOW_DUE = f"INSERT INTO due SELECT ?1, ?2, ?3, ?4, ?5, ?6, '', '', '' WHERE NOT EXISTS {_IS_APPLIED}"
 _ADD = f"INSERT INTO history ({_COLUMNS}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608  (our field names)
 _PRUNE_REPAIRS, _PRUNE_REST = (  # apart: repairs may be many, and who goes back must still find the versions
     f"""DELETE FROM history WHERE app = ? AND event {which} AND id <=
@@ -112,6 +126,8 @@ class SqliteStore:
                 versions=_versions(connection),
                 rehearsed=_rehearsed(connection),
                 brought=_brought(connection),
+                due=_due(connection),
+                urged=dict(connection.execute("SELECT app, at FROM urged")),
             )
             self._memory_version = version
         return self._memory
@@ -121,21 +137,41 @@ class SqliteStore:
             self._memory_version = None
             self._database.write(*statements)
 
-    def record_applied(self, app: str, revision: str, fingerprint: str, at: float, image: str = "") -> None:
+    def record_applied(
+        self, app: str, revision: str, fingerprint: str, at: float, image: str = "", ran: Ran | None = None
+    ) -> None:
         """An app is healthy at a revision, and runs from an image of this id. Of its versions the last 20 are kept."""
-        applied = ("INSERT OR REPLACE INTO applied VALUES (?, ?, ?, ?)", (app, revision, fingerprint, at))
-        if not image:
-            self._decide(applied)
-            return
+        version, applied = (app, fingerprint), (app, revision, fingerprint, at)
+        ran = ran or Ran()
+        way = () if ran.due is None else (ran.due.direction, ran.due.revision, ran.due.image)
+        task = ((_NOW_DUE, (*version, *way, at)),) if way else ()
+        remembered = ((_ADD_VERSION, (*version, image, at, revision, ran.reference, ran.before)),) if image else ()
         self._decide(
-            applied,
-            (_ADD_VERSION, (app, fingerprint, image, at, revision)),
+            (_NO_LONGER_DUE, version),
+            *task,
+            *remembered,
+            (f"DELETE FROM urged WHERE app = ?1 AND NOT EXISTS {_IS_APPLIED}", version),  # noqa: S608  (our words)
+            ("INSERT OR REPLACE INTO applied VALUES (?, ?, ?, ?)", applied),
             (
                 """DELETE FROM versions WHERE app = ? AND id <=
                    (SELECT id FROM versions WHERE app = ? ORDER BY id DESC LIMIT 1 OFFSET ?)""",
                 (app, app, _VERSIONS_OF_APP),
             ),
             ("DELETE FROM versions WHERE at < ? AND app NOT IN (SELECT app FROM applied)", (at - _VERSIONS_OF_GONE,)),
+        )
+
+    def after_done(self, app: str, fingerprint: str) -> None:
+        """The after_deploy of a version has ended well."""
+        self._decide(("DELETE FROM due WHERE app = ? AND fingerprint = ?", (app, fingerprint)))
+
+    def after_failed(self, app: str, fingerprint: str, cause: str, message: str, logs: str) -> None:
+        """The after_deploy of a version has failed; it is not due again before ``retry``."""
+        failure = (cause, _text(message), _text(logs[-_LOGS:]))
+        self._decide(
+            (
+                "UPDATE due SET cause = ?, message = ?, logs = ? WHERE app = ? AND fingerprint = ?",
+                (*failure, app, fingerprint),
+            )
         )
 
     def record_image(self, image: str, name: str, at: float) -> None:
@@ -167,6 +203,8 @@ class SqliteStore:
             ("DELETE FROM applied WHERE app = ?", (app,)),
             ("DELETE FROM quarantined WHERE app = ?", (app,)),
             ("DELETE FROM rehearsed WHERE app = ?", (app,)),
+            ("DELETE FROM due WHERE app = ?", (app,)),
+            ("DELETE FROM urged WHERE app = ?", (app,)),
             ("UPDATE versions SET at = (julianday('now') - 2440587.5) * 86400 WHERE app = ?", (app,)),
         )
 
@@ -178,11 +216,14 @@ class SqliteStore:
         """Take an app up again."""
         self._decide(("DELETE FROM suspended WHERE app = ?", (app,)))
 
-    def retry(self, app: str) -> None:
-        """Lift a quarantine, and forget that an app could not go back: both are tried once more."""
+    def retry(self, app: str, at: float = 0.0) -> None:
+        """Lift a quarantine, make an after_deploy that failed due again, go on although before_deploy broke the old."""
         self._decide(
             ("DELETE FROM quarantined WHERE app = ?", (app,)),
             ("DELETE FROM rehearsed WHERE app = ? AND NOT ready", (app,)),
+            # Another time is another run: a container of the failed one that is still there is not taken for it.
+            ("UPDATE due SET at = ?, cause = '', message = '', logs = '' WHERE app = ? AND cause != ''", (at, app)),
+            *((("INSERT OR REPLACE INTO urged VALUES (?, ?)", (app, at)),) if at else ()),
         )
 
     def accept(self, revision: str) -> None:
@@ -239,7 +280,7 @@ def _versions(connection: sqlite3.Connection) -> dict[str, tuple[Version, ...]]:
     """By app, in the order of writing, whatever the clock did: the last one first."""
     found: dict[str, tuple[Version, ...]] = {}
     for app, *row in connection.execute(
-        "SELECT app, fingerprint, image, at, revision, place FROM versions ORDER BY id DESC"
+        "SELECT app, fingerprint, image, at, revision, place, reference, before FROM versions ORDER BY id DESC"
     ):
         found[app] = (*found.get(app, ()), Version(*row))
     return found
@@ -250,6 +291,11 @@ def _rehearsed(connection: sqlite3.Connection) -> dict[str, Rehearsed]:
     return {
         app: Rehearsed(fingerprint, previous, bool(ready), *rest) for app, fingerprint, previous, ready, *rest in rows
     }
+
+
+def _due(connection: sqlite3.Connection) -> dict[str, Due]:
+    rows = connection.execute("SELECT app, fingerprint, direction, revision, image, at, cause, message, logs FROM due")
+    return {app: Due(version, Way(*columns[:3]), *columns[3:]) for app, version, *columns in rows}
 
 
 def _brought(connection: sqlite3.Connection) -> dict[str, Brought]:

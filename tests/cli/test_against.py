@@ -42,3 +42,21 @@ def test_a_secret_that_changed_is_named_though_nobody_can_open_it(
     repository.write({"apps/shop/secrets.sops.yaml": smith.yaml({"PASSWORD": "two"})})
     assert against(repository) == DIFFERENCES
     assert "secrets.file.PASSWORD" in capsys.readouterr().out
+
+
+def test_a_way_back_over_a_migration_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    repository = ConfigRepository(tmp_path)
+    first = "kind: App\nimage: shop:1\n"
+    second = "kind: App\nimage: shop:2\nbefore_deploy: {command: [./manage.py, migrate]}\n"
+    one = repository.commit({"apps/shop/app.yaml": first})
+    repository.commit({"apps/shop/app.yaml": second})
+    repository.commit({"apps/other/app.yaml": "kind: App\nimage: other:1\n"})
+    repository.write({"apps/shop/app.yaml": first})
+    assert against(repository) == DIFFERENCES
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"going back from shop:2 ({repository.head[:8]}) to shop:1 ({one[:8]})" in told
+    assert "before_deploy (./manage.py migrate) has run since" in told
+    assert f"shop:1 ({one[:8]}) has no before_deploy that could undo it" in told
+    repository.write({"apps/shop/app.yaml": second.replace("shop:2", "shop:3")})
+    assert against(repository) == DIFFERENCES
+    assert "going back" not in capsys.readouterr().out

@@ -528,7 +528,8 @@ def test_what_a_rollback_does_not_take_back_is_said(
     text = told(capsys)
     assert "shared/tls.conf has changed since" in text
     assert "the fleet file has changed since" in text
-    assert "shop has a before_deploy" in text
+    assert "before_deploy (migrate) has run since; what it changed in the database stays" in " ".join(text.split())
+    assert "has no before_deploy that could undo it" in " ".join(text.split())
 
 
 # --- on a host --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,9 @@ from harness.host import Host
 
 from reconciler.cli import IN_SYNC
 from reconciler.cli.verbs import VERBS
-from reconciler.core.model import Rehearsed
+from reconciler.core import serialise
+from reconciler.core.model import Ran, Rehearsed, Way
+from reconciler.core.status import AppStatus, HostStatus
 from reconciler.errors import InvalidInput
 from reconciler.world.store import SqliteStore
 
@@ -158,5 +160,25 @@ def test_a_way_back_that_was_none_is_rehearsed_once_more_when_a_person_asks(
         assert VERBS["retry"](options) == IN_SYNC
         assert "whether shop could go back is rehearsed once more" in capsys.readouterr().out
         assert store.memory().rehearsed == {}
+        assert store.memory().urged == {}
+    finally:
+        store.close()
+
+
+def test_a_rollout_that_a_migration_stopped_may_be_urged_on_and_nothing_else(tmp_path: Path) -> None:
+    config = tmp_path / "agent.yaml"
+    config.write_text(f"repository: {{url: {tmp_path}}}\nstate: {tmp_path}/state\nlisten: 127.0.0.1:9\n")
+    store = SqliteStore(tmp_path / "state" / "store.db")
+    try:
+        for reason, code in (("Unhealthy", 1), ("MigrationBrokeRunning", 0)):
+            stands = AppStatus("shop", "OutOfSync", "Degraded", reason, "words")
+            store.save_status(serialise.text(HostStatus("web-1", "1", 1.0, "", "blocked", {"shop": stands})), 1.0)
+            assert reconciler("--config", str(config), "retry", "shop").returncode == code
+        assert store.memory().urged.keys() == {"shop"}
+        store.record_applied("api", "r", "f", 1.0, "sha256:1", Ran(due=Way()))
+        assert reconciler("--config", str(config), "retry", "api").returncode == 1
+        store.after_failed("api", "f", "AfterDeployFailed", "it ended", "")
+        assert reconciler("--config", str(config), "retry", "api").returncode == 0
+        assert store.memory().due["api"].cause == ""
     finally:
         store.close()

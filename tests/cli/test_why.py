@@ -89,6 +89,7 @@ def test_what_was_given_up_once_is_no_reason_now() -> None:
         ("SecretsUnreadable", "secrets", 2),
         ("RegistryDenied", "image", 3),
         ("BeforeDeployFailed", "before_deploy", 4),
+        ("MigrationBrokeRunning", "before_deploy", 4),
         ("DeadlineExceeded", "health", 4),
     ],
 )
@@ -113,6 +114,8 @@ def test_each_way_to_stand() -> None:
         "first-ever": "held up",
         "manifest": "held up",
         "image": "held up",
+        "migration-broke": "held up",
+        "after-deploy": "held up",
         "dependency": "on its way",
         "on-its-way": "on its way",
         "suspended": "suspended",

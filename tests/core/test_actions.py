@@ -30,12 +30,13 @@ def test_every_lane_says_whose_it_is() -> None:
         act.RestartContainer("shop", "", "c", "shop.1", 10),
         act.PullImage("shop", "", "shop:1", None, "r"),
         act.EndRehearsal("shop", "", "c", "shop.rehearsal.f", 10),
+        act.RunTask("shop", "", desired(app()), "10.0.0.1", "shop.after.1", desired(app()).spec, "after"),
     ]
     lanes = [act.retry_lane(action) for action in retried]
     assert len(set(lanes)) == len(lanes), "what fails holds up its like only"
     assert {act.app_of(lane) for lane in (*lanes, act.drift_lane("shop"))} == {"shop"}
     assert {act.app_of(lane) for lane in act.HOST_LANES} == {None}
-    assert [act.is_restart_lane(lane) for lane in lanes] == [False, False, False, True, False, False]
+    assert [act.is_restart_lane(lane) for lane in lanes] == [False, False, False, True, False, False, False]
 
 
 def test_the_name_and_what_retires_are_no_attempts() -> None:

@@ -23,6 +23,7 @@ CLAIM = Claim(
     files_directory="/var/lib/reconciler/files/shop/1a2b",
     secrets_directory="/run/reconciler/secrets/shop/3c4d",
 )
+LATER = ("reconciler.run", "reconciler.well")
 words = st.text(max_size=20)
 
 
@@ -32,13 +33,15 @@ words = st.text(max_size=20)
         app=words,
         fingerprint=words,
         slot=st.integers(0, 99),
-        role=st.sampled_from(["replica", "task", "rehearsal"]),
+        role=st.sampled_from(["replica", "task", "check", "after", "rehearsal"]),
         manifest=words,
         revision=words,
         image=words,
         fields=st.dictionaries(words, words, max_size=3),
         files_directory=words,
         secrets_directory=words,
+        run=words,
+        well=st.lists(words, max_size=3).map(tuple),
     ),
     words,
 )
@@ -52,6 +55,18 @@ def test_no_label_can_be_changed_or_left_out(label: str) -> None:
     assert not ownership.read(NAME, {**written, label: written[label] + "0"}, KEY)[1]
     del written[label]
     assert not ownership.read(NAME, written, KEY)[1]
+
+
+def test_what_an_older_agent_made_is_still_ours() -> None:
+    written = ownership.labels(NAME, CLAIM, KEY)
+    older = {label: value for label, value in written.items() if label not in {*LATER, ownership.SIGNATURE}}
+    older[ownership.SIGNATURE] = ownership._sign("claim", NAME, older, KEY)  # noqa: SLF001  (as it was made then)
+    assert ownership.read(NAME, older, KEY) == (CLAIM, True)
+
+
+@pytest.mark.parametrize("well", ["", "{}", "[1]", "x"])
+def test_nonsense_in_a_later_label_is_no_claim(well: str) -> None:
+    assert ownership.read(NAME, {**ownership.labels(NAME, CLAIM, KEY), LATER[1]: well}, KEY) == (None, False)
 
 
 def test_a_label_without_a_signature_is_a_claim_that_is_not_ours() -> None:

@@ -18,6 +18,7 @@ from reconciler.core.model import (
     Brought,
     Container,
     DesiredApp,
+    Due,
     Health,
     Memory,
     ProbeResult,
@@ -29,8 +30,10 @@ from reconciler.core.model import (
     Secret,
     Suspended,
     Target,
+    Task,
     Version,
     Volume,
+    Way,
     WayBack,
 )
 from reconciler.core.ownership import by_app, is_rehearsal
@@ -650,3 +653,13 @@ def _check(on: Paper) -> None:
         assert not container.writes
         assert not container.host_ports
         assert container.address not in on.name("shop").written
+
+
+def test_after_deploy_comes_first() -> None:
+    later = replace(SHOP, after_deploy=Task(("warm",)))
+    new = desired(later, image="sha256:2", revision="1" * 40)
+    on = host(new)
+    due = Due(new.fingerprint, Way(), LATER)
+    assert kinds_of(next_actions(on, due={"shop": due})) == ["RunTask"]
+    assert kinds_of(next_actions(on, due={"shop": replace(due, cause="AfterDeployFailed", message="x")})) == []
+    assert kinds_of(next_actions(on)) == ["Rehearse"]

@@ -1,11 +1,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from harness.builders import NOW, SUBNET, app, container, converged, desired, kinds, order, steps, wanted, without
+import pytest
+from harness.builders import (
+    NOW,
+    SUBNET,
+    app,
+    changed,
+    container,
+    converged,
+    desired,
+    kinds,
+    order,
+    paper,
+    steps,
+    wanted,
+    without,
+)
 
-from reconciler.core.model import Task
-from reconciler.core.simulate import forecast
+from reconciler.core import actions as act
+from reconciler.core.model import DesiredApp, Memory, Observed, Task
+from reconciler.core.simulate import empty_host, forecast
+from reconciler.core.wanted import Wanted
 
 LATER = NOW + 10_000
 
@@ -50,3 +68,111 @@ def test_migrations_never_overlap_and_one_that_does_not_end_is_ended() -> None:
     assert "RunTask" not in kinds(waiting)
     assert waiting.wake_at == LATER + 60
     assert kinds(steps(third, observed, before.memory, LATER + 61)) == ["StopContainer", "RemoveContainer"]
+
+
+def test_a_task_is_told_from_where_to_where() -> None:
+    migrated = app(before_deploy=Task(("migrate",)), environment={"A": "b"})
+    one, two = desired(migrated), desired(replace(migrated, image="shop:2"), image="sha256:2", revision="b" * 40)
+    first = converged(one)
+    told = [e.action.spec.environment for e in first.events if isinstance(e.action, act.RunTask)]
+    assert told == [
+        {
+            "A": "b",
+            "RECONCILER_DIRECTION": "forward",
+            "RECONCILER_FROM_REVISION": "",
+            "RECONCILER_FROM_IMAGE": "",
+            "RECONCILER_TO_REVISION": "a" * 40,
+            "RECONCILER_TO_IMAGE": "shop:1",
+        }
+    ]
+    second = forecast(wanted(two), first.observed, first.memory, SUBNET, LATER)
+    back = replace(one, revision="c" * 40)
+    third = forecast(wanted(back), second.observed, second.memory, SUBNET, LATER + 1000)
+    ways = [
+        [e.action.spec.environment for e in end.events if isinstance(e.action, act.RunTask)] for end in (second, third)
+    ]
+    assert [way["RECONCILER_DIRECTION"] for (way,) in ways] == ["forward", "back"]
+    assert [way["RECONCILER_FROM_IMAGE"] for (way,) in ways] == ["shop:1", "shop:2"]
+    assert [way["RECONCILER_FROM_REVISION"] for (way,) in ways] == ["a" * 40, "b" * 40]
+    starts = [e.action.desired.spec for e in third.events if isinstance(e.action, act.StartReplica)]
+    assert [dict(spec.environment) for spec in starts] == [{"A": "b"}]
+
+
+# --- one host for all -------------------------------------------------------------------------------------------------
+
+SHARED = app(before_deploy=Task(("migrate",), timeout=60, on="web-1", check=("is-migrated",)))
+
+
+def on_host(name: str, version: DesiredApp) -> Wanted:
+    return replace(wanted(version), host=name)
+
+
+def test_only_the_named_host_runs_it() -> None:
+    here = forecast(on_host("web-1", desired(SHARED)), empty_host(), Memory(), SUBNET, NOW)
+    there = forecast(on_host("web-2", desired(SHARED)), empty_host(), Memory(), SUBNET, NOW)
+    tasks = [[e.action for e in end.events if isinstance(e.action, act.RunTask)] for end in (here, there)]
+    (run,), (check,) = tasks
+    assert (run.role, run.spec.command, run.name[:12]) == ("task", ("migrate",), "shop.before.")
+    assert (check.role, check.spec.command, check.name[:11]) == ("check", ("is-migrated",), "shop.check.")
+    assert check.spec.environment["RECONCILER_TO_IMAGE"] == "shop:1"
+    assert here.end.converged
+    assert there.end.converged
+
+
+def asking(**state: Any) -> tuple[Wanted, Observed, Memory]:
+    """web-2 runs the old version, and the check of the new one is in this state."""
+    before = forecast(on_host("web-2", desired(SHARED)), empty_host(), Memory(), SUBNET, NOW)
+    new = on_host("web-2", desired(SHARED, image="sha256:2"))
+    host = paper(before.observed, before.memory, new, LATER)
+    for action in steps(new, host.observed, host.memory, host.now).actions:
+        host.do(action)
+    version = new.targets["shop"].desired
+    assert version is not None
+    return new, changed(host.observed, f"shop.check.{version.fingerprint[:8]}", **state), host.memory
+
+
+def test_a_check_is_asked_again_every_few_seconds_until_it_ends_well() -> None:
+    new, observed, memory = asking(exit_code=1, created_at=LATER, finished_at=LATER + 1)
+    made = steps(new, observed, memory, LATER + 2)
+    assert (made.actions, made.wake_at) == ((), LATER + 4)
+    message = made.statuses["shop"].message
+    assert message == "waiting until web-1 has run before_deploy (the last check ended with exit code 1)"
+    (again,) = steps(new, observed, memory, LATER + 5).actions
+    assert isinstance(again, act.StartContainer)
+    assert again.name.startswith("shop.check.")
+    new, observed, memory = asking(exit_code=0, created_at=LATER, finished_at=LATER + 1)
+    assert kinds(steps(new, observed, memory, LATER + 500)) == ["StartReplica"]
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"exit_code": 1}, "and the last check ended with exit code 1"),
+        ({"state": "running", "exit_code": None}, "and the last check does not end"),
+    ],
+)
+def test_a_host_that_waits_in_vain_gives_up_and_names_the_other(state: dict[str, Any], words: str) -> None:
+    new, observed, memory = asking(created_at=LATER, started_at=LATER + 50, **state)
+    (given_up,) = steps(new, observed, memory, LATER + 60).actions
+    assert isinstance(given_up, act.Quarantine)
+    assert given_up.cause == "BeforeDeployTimeout"
+    assert given_up.message.startswith(f"web-1 has not run before_deploy within 60 s, {words}")
+
+
+def test_a_check_that_hangs_is_asked_anew() -> None:
+    patient = app(before_deploy=Task(("migrate",), timeout=600, on="web-1", check=("is-migrated",)))
+    new = on_host("web-2", desired(patient))
+    host = paper(empty_host(), Memory(), new, NOW)
+    while not any(".check." in c.name for c in host.observed.engine.containers):
+        for action in steps(new, host.observed, host.memory, host.now).actions:
+            host.do(action)
+    hangs = changed(host.observed, "shop.check.", state="running", exit_code=None, started_at=NOW + 1, created_at=NOW)
+    assert steps(new, hangs, host.memory, NOW + 30).wake_at == NOW + 61
+    assert kinds(steps(new, hangs, host.memory, NOW + 61)) == ["StopContainer"]
+
+
+def test_a_check_that_could_not_start_is_made_anew_and_one_that_was_not_started_is_started() -> None:
+    new, observed, memory = asking(state="created", error="no such file")
+    assert kinds(steps(new, observed, memory, LATER + 1)) == ["RemoveContainer"]
+    new, observed, memory = asking(state="created")
+    assert kinds(steps(new, observed, memory, LATER + 1)) == ["StartContainer"]

@@ -110,18 +110,6 @@ def test_a_volume_outlives_every_version_and_the_old_one_stops_first(host: Host)
     assert [volume.name for volume in host.client.volumes.list()] == ["data"]
 
 
-def test_before_deploy_runs_once_before_traffic_moves(host: Host) -> None:
-    step = {"command": ["sh", "-c", "echo ran >> /data/log"], "timeout": "20s"}
-    fields: dict[str, Any] = {"volumes": ["data:/data"], "ingress": None, "before_deploy": step}
-    host.deploy(**fields)
-    host.sync()
-    host.deploy(image="shop:2", **fields)
-    host.sync()
-    host.containers()[0].remove(force=True)
-    host.sync()
-    assert host.containers()[0].exec_run(["cat", "/data/log"]).output == b"ran\nran\n"
-
-
 def test_a_dependency_comes_first(host: Host) -> None:
     host.commit(
         {

@@ -404,7 +404,8 @@ class FakeEngine:
         )
 
     def _end(self, container: str, exit_code: int) -> None:
-        self._change(container, state="exited", exit_code=exit_code, pid=0, host_ports=(), engine_health="none")
+        ended: dict[str, object] = {"exit_code": exit_code, "finished_at": self._clock()}
+        self._change(container, state="exited", pid=0, host_ports=(), engine_health="none", **ended)
 
     def _change(self, container: str, **changes: object) -> None:
         self._machine.containers[container] = replace(self._machine.containers[container], **changes)  # type: ignore[arg-type]

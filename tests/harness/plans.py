@@ -101,6 +101,12 @@ def on(before: Forecast, now: Wanted, **changes: Any) -> Situation:
     return Situation(now, before.observed, replace(before.memory, **changes))
 
 
+def followed(before: Forecast, one: App, revision: str, at: float) -> Forecast:
+    """The host once it has followed another revision."""
+    version = desired(one, revision=revision, image=f"sha256:{one.image}", secrets=_needed(one, SECRETS))
+    return forecast(wanted(version, revision=revision), before.observed, before.memory, SUBNET, at)
+
+
 def changed(before: Forecast, name: str, **changes: Any) -> Forecast:
     """The host, with containers whose name begins so disturbed."""
     containers = tuple(
@@ -141,6 +147,29 @@ def upgrade() -> Situation:
     before = running(SHOP, DB)
     secrets = {"DATABASE_URL": b"tok-NEW-4711", "payment_key": b"tok-OLD-4711"}
     return on(before, asked(new(shop, secrets=secrets), new(DB)))
+
+
+def after_deploy() -> Situation:
+    """And a migration that another host runs."""
+    task = Task(("./manage.py", "migrate"), on="db-1", check=("./manage.py", "migrate", "--check"))
+    shop = replace(SHOP, image="shop:2", before_deploy=task, after_deploy=Task(("./manage.py", "warm")))
+    later = replace(DB, after_deploy=Task(("vacuum",)))
+    situation = on(running(SHOP, DB), asked(new(shop), new(later)))
+    return replace(situation, asked=replace(situation.asked, host="web-1"), applied={"shop": SHOP, "db": DB})
+
+
+def back_over_a_migration() -> Situation:
+    """A revert; what the version in between and the present one ran stays."""
+    task = Task(("./manage.py", "migrate"))
+    second = followed(running(SHOP), replace(SHOP, image="shop:2", before_deploy=task), "c" * 40, NOW + 1000)
+    other = replace(SHOP, image="shop:3", before_deploy=Task(("./manage.py", "migrate", "--all")))
+    return on(followed(second, other, "d" * 40, NOW + 2000), asked(new(SHOP)))
+
+
+def back_with_a_way_down() -> Situation:
+    """The version that comes back can undo it."""
+    shop = replace(SHOP, before_deploy=Task(("./manage.py", "migrate")))
+    return on(followed(running(shop), replace(shop, image="shop:2"), "c" * 40, NOW + 1000), asked(new(shop)))
 
 
 def under_way() -> Situation:
@@ -380,6 +409,9 @@ SITUATIONS: Mapping[str, Callable[[], Situation]] = {
         no_apps,
         first_deployment,
         upgrade,
+        after_deploy,
+        back_over_a_migration,
+        back_with_a_way_down,
         under_way,
         rolling,
         unhealthy,

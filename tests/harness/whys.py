@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.cli.why import Explanation, Recollection, explain
-from reconciler.core.model import Commit, Quarantined, Rehearsed
+from reconciler.core.model import Commit, Due, Quarantined, Rehearsed, Way
 from reconciler.core.status import AppStatus, Condition, HostStatus, Revisions
 from reconciler.protocols import HistoryEntry
 
@@ -110,6 +110,21 @@ def cases() -> Mapping[str, Explanation]:
         ),
         "image": because(
             stalled("RegistryUnavailable", "the registry r.example.com cannot give shop:2", next_retry=NOW + 34)
+        ),
+        "migration-broke": because(
+            stalled(
+                "MigrationBrokeRunning",
+                "shop.1.3fa9c2d1 was healthy when before_deploy of 5e6f7a8b began and is not any more (GET /: 500), so "
+                "the rollout stops here",
+                replicas_healthy=1,
+            )
+        ),
+        "after-deploy": because(
+            stalled("AfterDeployFailed", "after_deploy ended with exit code 3; shop:1 is deployed and goes on serving"),
+            Recollection(
+                (replace(FAILED, event="after_deploy failed", reason="AfterDeployFailed: ended with 3"), DEPLOYED),
+                due=Due("f1", Way(), NOW - 300, "AfterDeployFailed", "ended with 3", "warming\nno such cache\n"),
+            ),
         ),
         "dependency": because(moving("WaitingForDependency", "waiting for db, which is not healthy at this revision")),
         "on-its-way": because(

@@ -285,6 +285,7 @@ def test_the_exit_code_of_what_must_not_restart_is_seen(lab: Lab) -> None:
     eventually(lambda: seen(lab, made).state == "exited")
     ended = seen(lab, made)
     assert (ended.exit_code, ended.restarts, ended.oom_killed) == (137, 0, False)
+    assert ended.finished_at > ended.started_at > 0
 
 
 def test_running_out_of_memory_is_seen(lab: Lab) -> None:

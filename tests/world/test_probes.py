@@ -353,6 +353,22 @@ def test_new_settings_do_not_take_a_replica_out_of_traffic(probing: Probing, app
     assert probing.woken == ["c1"]
 
 
+def test_who_is_to_be_probed_quickly_is_probed_at_once_and_not_twice(probing: Probing, app: App) -> None:
+    slow = replace(FAST, port=app.port, interval=600.0)
+    probing.prober.watch({"c1": (app.address, slow)})
+    probing.becomes(True)
+    app.behave = status(500)
+    quick = replace(slow, interval=0.4)
+    probing.prober.watch({"c1": (app.address, quick)})
+    assert probing.becomes(False).message == "GET /healthz: 500"
+    app.behave = status(200)
+    probing.becomes(True)
+    probing.prober.watch({"c1": (app.address, replace(quick, interval=0.3))})
+    before = len(app.requests)
+    time.sleep(1.5)
+    assert len(app.requests) - before <= 7, "one line of probes, not two"
+
+
 def test_another_address_is_another_question(probing: Probing, app: App) -> None:
     health = replace(FAST, port=app.port)
     probing.prober.watch({"c1": (app.address, health)})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness.disks import small_disk
 
-from reconciler.core.model import Applied, Brought, Memory, Quarantined, Rehearsed, Suspended, Version
+from reconciler.core.model import Applied, Brought, Due, Memory, Quarantined, Ran, Rehearsed, Suspended, Version, Way
 from reconciler.database import Database
 from reconciler.errors import Unavailable
 from reconciler.protocols import HistoryEntry
@@ -159,6 +159,66 @@ def test_a_store_of_the_first_version_is_taken_over(path: Path) -> None:
         assert store.memory().versions == {"shop": (Version("f1", "sha256:1", 2.0, "r1", 1),)}
     finally:
         store.close()
+
+
+def test_a_new_version_makes_its_after_deploy_due_and_nothing_else_does(
+    store: SqliteStore, command_line: SqliteStore
+) -> None:
+    way = Way("back", "r0", "shop:0")
+    ran = Ran("shop:1", "migrate", way)
+    store.record_applied("shop", "r1", "f1", 10.0, "sha256:1", ran)
+    assert command_line.memory().due == {"shop": Due("f1", way, 10.0)}
+    assert store.memory().due["shop"].run == "10.000"
+    store.record_applied("shop", "r2", "f1", 20.0, "sha256:1", ran)  # only the revision moves
+    assert store.memory().due == {"shop": Due("f1", way, 10.0)}
+    store.after_done("shop", "another")
+    store.after_done("shop", "f1")
+    store.record_applied("shop", "r3", "f1", 30.0, "sha256:1", ran)
+    assert command_line.memory().due == {}
+    store.record_applied("shop", "r4", "f2", 40.0, "sha256:2", Ran("shop:2", "", Way("forward", "r3", "shop:1")))
+    store.record_applied("shop", "r5", "f1", 50.0, "sha256:1")  # overtaken by one that has none
+    assert store.memory().due == {}
+    store.record_applied("shop", "r6", "f2", 60.0, "sha256:2", Ran("shop:2", "", way))
+    assert store.memory().due == {"shop": Due("f2", way, 60.0)}
+    store.forget("shop")
+    assert store.memory().due == {}
+
+
+def test_an_after_deploy_that_failed_is_due_again_when_a_person_says_so(store: SqliteStore) -> None:
+    store.record_applied("shop", "r1", "f1", 10.0, "sha256:1", Ran(due=Way()))
+    store.after_failed("shop", "another", "AfterDeployFailed", "x", "")
+    assert store.memory().due["shop"].cause == ""
+    store.retry("shop", 15.0)  # it has not failed: it is the same run
+    assert store.memory().due["shop"].at == 10.0
+    store.after_failed("shop", "f1", "AfterDeployFailed", "ended with 3", "last \udcff words")
+    failed = store.memory().due["shop"]
+    assert (failed.cause, failed.message, failed.logs) == ("AfterDeployFailed", "ended with 3", "last ? words")
+    store.retry("shop", 20.0)
+    assert store.memory().due == {"shop": Due("f1", Way(), 20.0)}
+
+
+def test_that_a_person_said_to_go_on_counts_until_a_version_is_applied(store: SqliteStore) -> None:
+    store.retry("shop", 5.0)
+    assert store.memory().urged == {"shop": 5.0}
+    store.record_applied("shop", "r1", "f1", 10.0)
+    assert store.memory().urged == {}
+    store.retry("shop", 15.0)
+    store.record_applied("shop", "r2", "f1", 20.0)  # only the revision moves: a rollout may still be stopped
+    assert store.memory().urged == {"shop": 15.0}
+    store.forget("shop")
+    assert store.memory().urged == {}
+
+
+def test_what_ran_before_a_version_is_remembered_as_it_was(store: SqliteStore) -> None:
+    store.record_applied("shop", "r1", "f1", 1.0, "sha256:1", Ran("shop:1", ""))
+    store.record_applied(
+        "shop", "r2", "f1", 2.0, "sha256:1", Ran("shop:one", "migrate")
+    )  # a commit gave it one: none ran
+    (version,) = store.memory().versions["shop"]
+    assert (version.reference, version.before) == ("shop:one", "")
+    store.record_applied("shop", "r3", "f2", 3.0, "sha256:2", Ran("shop:2", "migrate"))
+    store.record_applied("shop", "r4", "f1", 4.0, "sha256:1", Ran("shop:1", "migrate --back"))
+    assert [v.before for v in store.memory().versions["shop"]] == ["migrate --back", "migrate"]
 
 
 def test_memory_is_the_same_object_until_somebody_writes(store: SqliteStore, command_line: SqliteStore) -> None:

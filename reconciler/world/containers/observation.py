@@ -276,6 +276,7 @@ def _with_details(listed: Container, inspected: Mapping[str, Any]) -> Container:
         engine_health=listed.engine_health,
         host_ports=listed.host_ports,
         started_at=_timestamp(state.get("StartedAt") or ""),
+        finished_at=_timestamp(state.get("FinishedAt") or ""),
         # The list's, where it has one: while a container restarts an inspect may already say 0.
         exit_code=state.get("ExitCode") if ended and listed.exit_code is None else listed.exit_code,
         oom_killed=bool(state.get("OOMKilled")),
