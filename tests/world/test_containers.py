@@ -299,12 +299,12 @@ def test_the_healthcheck_is_seen(lab: Lab) -> None:
     probe = HealthCommand(test, interval=0.2, timeout=5, retries=1, start_period=0)
     made = run(lab, ContainerSpec(lab.image, health=probe))
     eventually(lambda: seen(lab, made).engine_health == "healthy")
-    assert lab.engine.checked(made) == "it is there\n"
-    assert lab.engine.checked(run(lab, name="shop.2.3fa9c2d1", address="10.211.0.11")) == ""
     lab.set_health(made, healthy=False)
     eventually(lambda: seen(lab, made).engine_health == "unhealthy")
     lab.set_health(made, healthy=True)
     eventually(lambda: seen(lab, made).engine_health == "healthy")
+    assert lab.engine.checked(made) == "it is there\n"
+    assert lab.engine.checked(run(lab, name="shop.2.3fa9c2d1", address="10.211.0.11")) == ""
 
 
 def test_a_paused_container_goes_on(lab: Lab) -> None:
