@@ -111,9 +111,9 @@ def test_killed_in_the_middle_of_a_rollout_it_goes_on_from_there(host: Host) -> 
 
 
 def test_killed_in_the_middle_of_tasks_it_runs_each_once_and_tells_them_their_way(host: Host) -> None:
-    def task(name: str, seconds: float) -> dict[str, Any]:
+    def task(name: str, wait: str) -> dict[str, Any]:
         told = "$RECONCILER_DIRECTION $RECONCILER_FROM_IMAGE-$RECONCILER_TO_IMAGE"
-        return {"command": ["sh", "-c", f"echo {name} {told} >> /data/log; sleep {seconds}; echo ended >> /data/log"]}
+        return {"command": ["sh", "-c", f"echo {name} {told} >> /data/log; {wait}; echo ended >> /data/log"]}
 
     def ran(name: str, direction: str, come: str, go: str) -> list[str]:
         return [f"{name} {direction} {come}-{go}", "ended"]
@@ -122,36 +122,40 @@ def test_killed_in_the_middle_of_tasks_it_runs_each_once_and_tells_them_their_wa
         found = host.containers(everything=True)
         return any(f".{word}." in each.name and each.status in states for each in found)
 
-    def killed() -> None:
-        host.stop_agent(signal.SIGKILL)
+    def in_shop(*command: str) -> str:
+        (shop,) = (each for each in host.containers() if each.name.startswith("shop.1."))
+        return str(shop.exec_run(list(command)).output.decode())
 
     health = {"http": "/healthz", "port": 8080, "interval": "1s", "min_healthy_time": "0.2s", "retries": 1}
     fields: dict[str, Any] = {"volumes": ["data:/data"], "ingress": None, "health": health}
-    fields |= {"before_deploy": task("before", 0.7), "after_deploy": task("after", 1.5)}
+    first_takes_long = task("before", 'test "$RECONCILER_FROM_IMAGE" || sleep 3')
+    until_told = task("after", "until test -e /data/go; do sleep 0.1; done")
+    fields |= {"before_deploy": first_takes_long, "after_deploy": until_told}
     first = host.deploy(**fields)
     host.start_agent()
     host.wait(lambda: tasks("before", "running"), what="before_deploy runs")
-    killed()
+    host.stop_agent(signal.SIGKILL)
     host.start_agent()
     host.wait(lambda: tasks("after", "running"), what="after_deploy runs")
-    killed()
+    host.stop_agent(signal.SIGKILL)
     host.start_agent()
     assert host.wait_reason("AfterDeploy")["sync"] == "OutOfSync"
+    in_shop("touch", "/data/go")
     host.wait_synced(first, "shop")
+    in_shop("busybox", "rm", "/data/go")
     host.deploy(image="shop:2", **fields)
     host.wait(lambda: tasks("after", "running"), what="after_deploy of the second version runs")
-    killed()
+    host.stop_agent(signal.SIGKILL)
+    in_shop("touch", "/data/go")
     host.wait(lambda: tasks("after", "exited"), what="it ends while nobody looks")
     host.start_agent()
     host.wait_synced(host.repository.head, "shop")
     host.repository.revert()
     host.wait_synced(host.repository.head, "shop")
-    (shop,) = (each for each in host.containers() if each.name.startswith("shop.1."))
-    shop.remove(force=True)  # that it comes back is no deployment
-    host.wait(lambda: any(each.name == shop.name for each in host.containers()), what="it is there again")
+    host.containers()[0].remove(force=True)  # that it comes back is no deployment
+    host.wait(host.containers, what="it is there again")
     host.wait_synced(host.repository.head, "shop")
-    (shop,) = (each for each in host.containers() if each.name == shop.name)
-    assert shop.exec_run(["cat", "/data/log"]).output.decode().splitlines() == [
+    assert in_shop("cat", "/data/log").splitlines() == [
         *(*ran("before", "forward", "", "shop:1"), *ran("after", "forward", "", "shop:1")),
         *(*ran("before", "forward", "shop:1", "shop:2"), *ran("after", "forward", "shop:1", "shop:2")),
         *(*ran("before", "back", "shop:2", "shop:1"), *ran("after", "back", "shop:2", "shop:1")),
