@@ -240,13 +240,13 @@ def retry(options: Options) -> int:
 
 
 def _is_stopped(host: Host, app: str) -> bool:
-    """Its rollout waits, because before_deploy made the version that runs sick."""
+    """Its rollout waits, because before_deploy made the version that runs sick; or that is just being restarted."""
     from reconciler.cli.wiring import status_now
     from reconciler.core.guarding import BROKEN
 
     with contextlib.suppress(ReconcilerError):
         current, _ = status_now(host)
-        return app in current.apps and current.apps[app].reason == BROKEN
+        return app in current.apps and current.apps[app].reason in {BROKEN, "Working"}
     return False
 
 

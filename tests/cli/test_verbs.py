@@ -170,7 +170,7 @@ def test_a_rollout_that_a_migration_stopped_may_be_urged_on_and_nothing_else(tmp
     config.write_text(f"repository: {{url: {tmp_path}}}\nstate: {tmp_path}/state\nlisten: 127.0.0.1:9\n")
     store = SqliteStore(tmp_path / "state" / "store.db")
     try:
-        for reason, code in (("Unhealthy", 1), ("MigrationBrokeRunning", 0)):
+        for reason, code in (("Unhealthy", 1), ("MigrationBrokeRunning", 0), ("Working", 0)):
             stands = AppStatus("shop", "OutOfSync", "Degraded", reason, "words")
             store.save_status(serialise.text(HostStatus("web-1", "1", 1.0, "", "blocked", {"shop": stands})), 1.0)
             assert reconciler("--config", str(config), "retry", "shop").returncode == code

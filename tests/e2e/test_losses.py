@@ -190,7 +190,34 @@ def test_after_a_reboot_the_same_containers_serve_and_secrets_are_there_before_t
 # --- versions that do not start ---------------------------------------------------------------------------------------
 
 
-def test_versions_that_fail_are_given_up_and_the_old_ones_serve(host: Host) -> None:
+def broken(version: int) -> dict[str, Any]:
+    """Its migration goes well, and makes the version that runs sick: it is not given up, but goes no further."""
+    first = "test -e /data/version || touch /data/well-1; printf $VERSION > /data/version"
+    step = ["sh", "-c", "test ! -e /data/well-1 || busybox mv /data/well-1 /data/well-2"]
+    return {
+        "image": f"shop:{version}",
+        "volumes": ["broken:/data"],
+        "command": ["sh", "-c", f"{first}; exec httpd -f -p 8080 -h /data"],
+        "health": {"http": f"/well-{version}", "port": 8080, "interval": "1s", "deadline": "20s"},
+        "before_deploy": {"command": step if version > 1 else ["true"]},
+    }
+
+
+def has_stopped(host: Host) -> None:
+    known = "(GET /well-1: 404), so the rollout stops here"
+    host.wait(lambda: known in host.app("broken")["message"], what="the rollout of broken has stopped")
+    old = (200, "1")  # but for moments in which it is restarted
+    host.wait(lambda: host.get("/version", host="broken.example.com") == old, what="the old version serves")
+
+
+def goes_on_all_the_same(host: Host) -> None:
+    has_stopped(host)  # the next agent knows too
+    host.reconciler("retry", "broken")
+    host.wait(lambda: host.app("broken")["sync"] == "Synced", what="broken goes on all the same")
+    assert host.serves("broken") == "2"
+
+
+def test_versions_that_fail_are_given_up_and_the_old_ones_serve(host: Host) -> None:  # noqa: PLR0915  (one life of many)
     late = {"http": "/missing", "port": 8080, "interval": "1s", "deadline": "3s"}
     step = {"command": ["sh", "-c", "echo no migration; exit 4"], "timeout": "20s"}
     bad: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -218,15 +245,18 @@ def test_versions_that_fail_are_given_up_and_the_old_ones_serve(host: Host) -> N
         host.wait(lambda: identities(host, *(bad.keys() - {"data"})) == running, what="only what failed is removed")
         host.wait(lambda: [each.id for each in host.containers("data", everything=True)] == [data.id], what="and here")
 
+    host.deploy("broken", **broken(1))
     good = commit(*bad)
     host.start_agent()
-    host.wait_synced(good, *bad)
+    host.wait_synced(good, *bad, "broken")
     running = identities(host, *(bad.keys() - {"data"}))
     (data,) = host.containers("data")
     data.exec_run(["sh", "-c", "echo kept > /data/row"])
     with host.visitors() as failures, host.visitors("late") as others, host.visitors("step") as more:
-        failed = host.commit({f"apps/{name}/app.yaml": host.manifest(name, **bad[name][0]) for name in bad})
+        worse = {name: bad[name][0] for name in bad} | {"broken": broken(2)}
+        failed = host.commit({f"apps/{name}/app.yaml": host.manifest(name, **worse[name]) for name in worse})
         check_given_up()
+        has_stopped(host)
         assert host.app()["last_words"].splitlines()[-1] == "the database is not there"
         assert host.app("step")["last_words"] == "no migration"
         assert "    | the database is not there" in host.reconciler("status", expect=2)
@@ -236,6 +266,7 @@ def test_versions_that_fail_are_given_up_and_the_old_ones_serve(host: Host) -> N
         host.start_agent()
         with host.visitors("data") as back:
             check_given_up()
+            goes_on_all_the_same(host)
             # It is tried again when somebody asks.
             host.reconciler("retry", "shop")
             host.wait(lambda: host.app()["reason"] != "CrashLoop", what="it is tried again")
