@@ -90,6 +90,11 @@ def _soak(private: PrivateEngine, kind: str, upgrades: int) -> list[str]:
                 seen = mistake(lab)
                 noticed.append(_row(name, seen))
                 wrong += [] if seen.failures else [f"{kind}, {name}: nobody noticed"]
+            lab.begin_canary()
+            seen = lab.measure(rollouts.canary, clients=_CLIENTS)
+            rows.append(_row("canary, agent killed, then reverted", seen))
+            wrong += [f"{kind}, canary: {said}" for said in (*seen.failures, *seen.cut)]
+            wrong += [f"{kind}, canary: {seen.reloads} reloads"] if seen.reloads else []
         finally:
             lab.destroy()
     head = ("scenario", "s", *_WAYS, "failed", "cut", "reloads", "slowest, s")

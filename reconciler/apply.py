@@ -16,6 +16,7 @@ from typing import assert_never
 
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
+from reconciler.core import slots
 from reconciler.core.model import Claim, DesiredApp, Role, Secret
 from reconciler.errors import ReconcilerError, Refused, Unavailable
 from reconciler.protocols import Engine, Files, Meter, Names, Site
@@ -94,6 +95,11 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
             engine.remove(action.container)
         case act.SetName():
             hands.names.set(action.app, action.addresses)
+        case act.SetSlots():
+            for slot, addresses in action.slots:
+                hands.names.set(slot, addresses)
+        case act.ForgetSlots():
+            _forget_slots(action.app, hands)
         case act.LoadSite():
             _load_site(action, hands)
         case act.Quarantine():
@@ -105,6 +111,7 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
         case act.AfterDeployFailed():
             hands.chronicle.after_failed(action, _last_words(action.container, action.desired, engine))
         case act.RecordPruned():
+            _forget_slots(action.app, hands)
             hands.names.forget(action.app)
             hands.chronicle.pruned(action)
         case act.RemoveLeftovers():
@@ -123,6 +130,11 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
             assert_never(action)
     if action.drift:
         hands.chronicle.repaired(action)
+
+
+def _forget_slots(app: str, hands: Hands) -> None:
+    for slot in slots.names_of(app):
+        hands.names.forget(slot)
 
 
 def _write_secrets(desired: DesiredApp, hands: Hands) -> None:

@@ -24,6 +24,7 @@ from reconciler.apply import Apply, Outcome
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
 from reconciler.core.backoff import Backoff
+from reconciler.core.canary import counted
 from reconciler.core.model import (
     App,
     Blocked,
@@ -47,7 +48,7 @@ from reconciler.core.status import HostStatus
 from reconciler.core.step import Timing
 from reconciler.core.wanted import Wanted
 from reconciler.errors import Failed, InvalidInput, ReconcilerError, Unavailable
-from reconciler.protocols import Clock, Engine, Files, Meter, Names, Prober, Site, Source, Store
+from reconciler.protocols import Clock, Engine, Files, Meter, Names, Prober, Site, Source, Store, Tally
 from reconciler.report import Report, Seen
 from reconciler.targets import ReadCatalog, Targets
 
@@ -59,7 +60,7 @@ _ATTEMPTS_WHILE_DOWN = 6
 _QUIET = 3600.0  # seconds; images of apps that are gone go after days
 _GONE_WHILE_SUSPENDED = "the repository no longer names it, but it is suspended and stays"
 
-RenderSite = Callable[[Sequence[App], SiteState], Generation]
+RenderSite = Callable[[Sequence[App], SiteState, frozenset[str]], Generation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class World:
     store: Store
     meter: Meter
     clock: Clock
+    tally: Tally | None = None
+    """None where there is no nginx that could tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +239,7 @@ class Cycle:
         generation, site = Generation("", ()), observed.site
         unknown = routing.lost_on(site) if site is not None else ()
         if site is not None and not unknown:
-            generation = phases.time("resolve", lambda: self._render_site(routing.apps, site))
+            generation = phases.time("resolve", lambda: self._render_site(routing.apps, site, routing.split))
         wanted = Wanted(
             commit.sha,
             catalog,
@@ -245,8 +248,9 @@ class Cycle:
             generation.files,
             before,
             generation.clashes,
-            unknown,
-            self._rules.host,
+            split=routing.split,
+            routes_unknown=unknown,
+            host=self._rules.host,
         )
         made = phases.time("plan", lambda: self._plan(wanted, observed, memory))
         return View(commit, wanted, observed, memory, made)
@@ -305,6 +309,8 @@ class Cycle:
         owned = [container for container in engine.containers if container.owned and container.claim]
         names = set(targets) | {container.claim.app for container in owned if container.claim}
         world.prober.watch(watch_list(targets, owned))
+        if world.tally is not None:
+            world.tally.watch(counted(targets, owned))
         return Observed(
             engine=engine,
             names=world.names.observe(names),
@@ -312,6 +318,7 @@ class Cycle:
             probes=world.prober.results(),
             connections={container: world.engine.connections(container) for container in retiring(targets, owned)},
             present=world.files.present(),
+            traffic=world.tally.results() if world.tally is not None else {},
         )
 
     def _site(self) -> SiteState | None:

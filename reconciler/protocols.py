@@ -26,6 +26,7 @@ from reconciler.core.model import (
     Rehearsed,
     Secret,
     SiteState,
+    Traffic,
     Tree,
 )
 from reconciler.core.status import HostStatus
@@ -186,6 +187,16 @@ class Prober(Protocol):
 
     def results(self) -> Mapping[str, ProbeResult]:
         """The newest results by container id."""
+
+
+class Tally(Protocol):
+    """What nginx says about its requests to replicas, off the loop."""
+
+    def watch(self, addresses: Collection[str]) -> None:
+        """Count the answers of exactly these from now on; what was counted of others is forgotten."""
+
+    def results(self) -> Mapping[str, Traffic]:
+        """What was counted so far, by address."""
 
 
 class Files(Protocol):

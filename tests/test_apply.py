@@ -14,6 +14,7 @@ from harness.walk import Walk
 
 from reconciler.apply import Apply, _Chain, _Pool, perform
 from reconciler.core import actions as act
+from reconciler.core import slots
 from reconciler.core.model import Health, Rehearsal, Rehearsed, SecretsFile, Task, Volume, Way
 from reconciler.core.rehearsal import prepared
 from reconciler.errors import ReconcilerError, Unavailable
@@ -111,6 +112,21 @@ def test_a_replica_is_created_with_its_claim_and_started(walk: Walk) -> None:
     assert container.claim is not None
     assert (container.claim.slot, container.claim.role, container.state) == (2, "replica", "running")
     assert container.claim.fields == made.fields
+
+
+def test_slots_are_written_in_order_and_go_with_their_app(walk: Walk) -> None:
+    walk.names.prepare()
+    perform(act.SetName("shop", "why", ("10.0.0.1",)), walk.hands)
+    every = tuple((slot, ("10.0.0.1",)) for slot in slots.names_of("shop"))
+    perform(act.SetSlots("shop", "why", every), walk.hands)
+    perform(act.SetSlots("shop", "why", (("shop_2", ("10.0.0.2",)),), 2), walk.hands)
+    written = {name: state.written for name, state in walk.names.observe(()).names.items()}
+    assert written == {"shop": ("10.0.0.1",), **dict(every), "shop_2": ("10.0.0.2",)}
+    perform(act.ForgetSlots("shop", "why"), walk.hands)
+    assert set(walk.names.observe(()).names) == {"shop"}
+    perform(act.SetSlots("shop", "why", every), walk.hands)
+    perform(act.RecordPruned("shop", "why"), walk.hands)
+    assert walk.names.observe(()).names == {}
 
 
 def test_a_task_is_created_with_what_it_is_for(walk: Walk) -> None:

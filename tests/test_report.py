@@ -142,6 +142,20 @@ def test_a_refusal_is_logged_and_written_down_once(desk: Desk, caplog: pytest.Lo
     assert len(desk.walk.store.history("shop", 10)) == 2, "it was mended, and came again"
 
 
+def test_what_a_canary_has_counted_so_far_is_shown_and_not_logged_each_time(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for message in ("at 10 % for 3 minutes: 5 requests", "at 10 % for 3 minutes: 9 requests", "at 50 %: 9 requests"):
+        told = desk.report.walked(plan(replace(app(reason="Canary"), message=message)), SEEN, busy=False)
+        assert told.apps["shop"].message == message
+    said = [record.getMessage() for record in caplog.records if "Canary" in record.getMessage()]
+    assert [line.partition("%")[0] for line in said if "requests" in line] == [
+        "shop: Canary: at 10 ",
+        "shop: Canary: at 50 ",
+    ]
+
+
 def test_a_store_that_cannot_be_written_does_not_keep_the_status_from_people(
     desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

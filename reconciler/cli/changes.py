@@ -87,6 +87,8 @@ def change_of(case: Case, app: str, actions: list[act.Action], moving: Mapping[s
     if desired is not None and kind in {"upgrade", "return"}:
         strategy, because = strategy_of(desired.app)
     new_version = kind in {"first deployment", "upgrade"}
+    if strategy == "canary" and not any(isinstance(action, act.SetSlots) and action.weight for action in actions):
+        strategy, because = "blue_green", "a way back takes no steps, and a canary needs an old version that serves"
     dependencies = tuple(d for d in desired.app.depends_on if d in moving) if desired and new_version else ()
     manifest = None if kind == "removal" or desired is None else desired.app
     scene = Scene(app, kind, manifest, strategy, _answers(case, app), dependencies)

@@ -118,8 +118,13 @@ def _desired(desired: DesiredApp) -> Iterator[tuple[str, Json]]:
     yield "depends_on", list(app.depends_on)
     yield "before_deploy", _task(app.before_deploy)
     yield "after_deploy", _task(app.after_deploy)
-    rollout = {"strategy": strategy, "because": because, "drain": duration(app.rollout.drain)}
-    yield "rollout", rollout | ({"max_parallel": app.rollout.max_parallel} if strategy == "rolling" else {})
+    rollout: dict[str, Json] = {"strategy": strategy, "because": because, "drain": duration(app.rollout.drain)}
+    if strategy == "rolling":
+        rollout["max_parallel"] = app.rollout.max_parallel
+    if strategy == "canary":
+        rollout["steps"] = [{"weight": step.weight, "for": duration(step.seconds)} for step in app.rollout.steps]
+        rollout |= {"bake": duration(app.rollout.bake), "max_errors": app.rollout.max_errors}
+    yield "rollout", rollout
     yield "stop", {"signal": spec.stop_signal or "SIGTERM", "grace_period": duration(spec.stop_grace_period)}
     yield "pull_policy", app.pull_policy
     if app.registry_credentials is not None:

@@ -17,8 +17,8 @@ from reconciler.core.rollout import Strategy
 Kind = Literal["first deployment", "upgrade", "return", "scale", "repair", "removal", "routes", "pull"]
 """``return``: to the version applied last, because the tip's cannot be followed."""
 
-_Phase = Literal["pull", "write", "task", "start", "restart", "mend", "name", "retire", "give up"]
-_CHANGING: frozenset[_Phase] = frozenset({"task", "start", "restart", "name", "retire"})
+_Phase = Literal["pull", "write", "task", "start", "restart", "mend", "name", "share", "retire", "give up"]
+_CHANGING: frozenset[_Phase] = frozenset({"task", "start", "restart", "name", "share", "retire"})
 _STARTING: frozenset[_Phase] = frozenset({"start", "restart"})
 _PHASES: Mapping[type[act.Action], _Phase] = {
     act.PullImage: "pull",
@@ -32,6 +32,7 @@ _PHASES: Mapping[type[act.Action], _Phase] = {
     act.Reconnect: "mend",
     act.UpdateLimits: "mend",
     act.SetName: "name",
+    act.SetSlots: "share",
     act.StopContainer: "retire",
     act.RemoveContainer: "retire",
     act.Quarantine: "give up",
@@ -64,7 +65,9 @@ class Scene:
 def noticeable(action: act.Action) -> bool:
     """Whether an action changes something that runs; the others are book-keeping, which people need not read."""
     match action:
-        case act.RecordApplied() | act.RecordPruned() | act.RemoveLeftovers() | act.CollectImage():
+        case act.SetSlots():
+            return action.weight > 0
+        case act.ForgetSlots() | act.RecordApplied() | act.RecordPruned() | act.RemoveLeftovers() | act.CollectImage():
             return False
         case (
             act.Rehearse()
@@ -94,6 +97,10 @@ def steps_of(actions: Iterable[act.Action], scene: Scene) -> tuple[str, ...]:
             waiting = []
         if _needs_health(before, phase, group, scene):
             lines.append(_until_healthy(scene))
+        if phase == "retire" and _shared(phases) and scene.app is not None and scene.app.rollout.bake:
+            lines.append(
+                f"keep {_whom(_names(group), scene)} for {duration(scene.app.rollout.bake)}, to go back at once"
+            )
         if phase == "retire" and not scene.recreate and any(isinstance(a, act.StopContainer) for a in group):
             lines.append(_until_drained(group, scene))
         lines.append(_sentence(phase, group, scene))
@@ -139,7 +146,9 @@ def _needs_health(before: _Phase | None, phase: _Phase, group: Sequence[act.Acti
 # --- sentences ------------------------------------------------------------------------------------------------------
 
 
-def _sentence(phase: _Phase, group: Sequence[act.Action], scene: Scene) -> str:
+def _sentence(  # noqa: C901, PLR0911  (one flat table)
+    phase: _Phase, group: Sequence[act.Action], scene: Scene
+) -> str:
     match phase:
         case "pull":
             return _pull(group, scene)
@@ -155,6 +164,8 @@ def _sentence(phase: _Phase, group: Sequence[act.Action], scene: Scene) -> str:
             return ", then ".join(map(_mend, group))
         case "name":
             return _name(group, scene)
+        case "share":
+            return _shares(group, scene)
         case "retire":
             return _retire(group, scene)
         case "give up":
@@ -244,6 +255,19 @@ def _name(group: Sequence[act.Action], scene: Scene) -> str:
         return f"switch the name {scene.name} to {new}"
     which = "its replica" if number == 1 else f"{number} replicas"
     return f"let the name {scene.name} answer {which}"
+
+
+def _shared(phases: Sequence[tuple[_Phase, object]]) -> bool:
+    return any(phase == "share" for phase, _ in phases)
+
+
+def _shares(group: Sequence[act.Action], scene: Scene) -> str:
+    rollout = scene.app.rollout if scene.app is not None else None
+    times = {step.weight: duration(step.seconds) for step in rollout.steps} if rollout is not None else {}
+    weights = [action.weight for action in group if isinstance(action, act.SetSlots)]
+    shares = [f"{weight} % for {times[weight]}" if weight in times else f"{weight} %" for weight in weights]
+    worse = f"; it is taken back if more than {rollout.max_errors:g} % of its answers are 5xx" if rollout else ""
+    return f"give the new replicas {', then '.join(shares)} of nginx's requests{worse}, or one is sick"
 
 
 def _retire(group: Sequence[act.Action], scene: Scene) -> str:

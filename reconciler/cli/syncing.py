@@ -35,6 +35,7 @@ def sync_here(host: Host, options: argparse.Namespace) -> int:
     host.wake = lambda _: woken.set()
     cycle, apply, prober = host.cycle, host.apply, host.prober
     prober.start()
+    host.tally.start()
     progress = _Progress(options)
     deadline = time.monotonic() + options.timeout
     fetched = cycle.fetch()
@@ -55,6 +56,7 @@ def sync_here(host: Host, options: argparse.Namespace) -> int:
     finally:
         apply.stop(5.0)
         prober.stop()
+        host.tally.stop()
     if cycle.status is None:
         return ERROR
     host.store.save_status(serialise.text(cycle.status), cycle.status.at)

@@ -56,6 +56,8 @@ _STAGES: Mapping[str, str] = {
     "SubnetFull": "start",
     "DeadlineExceeded": "health",
     "Switching": "traffic",
+    "Canary": "traffic",
+    "CanaryFailed": "traffic",
     "Draining": "traffic",
     "Retiring": "traffic",
     "AfterDeploy": "after_deploy",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from reconciler.world.names import DnsmasqNames
     from reconciler.world.probes import Prober
     from reconciler.world.store import SqliteStore
+    from reconciler.world.traffic import NginxTraffic
 
 # Rooms of the world are imported where they are first needed: ``reconciler status`` must not pay for Docker's SDK.
 
@@ -130,6 +131,13 @@ class Host:
         return Prober(lambda container: self.wake(f"probe of {container[:12]}"))
 
     @cached_property
+    def tally(self) -> NginxTraffic:
+        """What nginx says about requests."""
+        from reconciler.world.traffic import NginxTraffic
+
+        return NginxTraffic(self.settings.runtime / "tally", lambda what: self.wake(f"{what}"))
+
+    @cached_property
     def metrics(self) -> Metrics:
         """Prometheus metrics."""
         from reconciler.world import cgroups
@@ -156,6 +164,7 @@ class Host:
             store=self.store,
             meter=self.metrics,
             clock=time.time,
+            tally=self.tally if settings.nginx else None,
         )
 
     @cached_property
@@ -228,6 +237,7 @@ class Host:
         self.wake = agent.wake
         wakers: list[Wakeable] = [
             self.prober,
+            self.tally,
             EngineEvents(self.settings.docker.socket, agent.wake, self.engine.invalidate),
             Listener(self.settings.listen, self.metrics, lambda: self.cycle.status, agent.idle_for),
         ]
@@ -245,7 +255,13 @@ class Host:
         if nginx is None:
             return site_text.Frontend(resolver)
         return site_text.Frontend(
-            resolver, nginx.http, nginx.https, nginx.address, nginx.default_server, str(nginx.certificates)
+            resolver,
+            nginx.http,
+            nginx.https,
+            nginx.address,
+            nginx.default_server,
+            str(nginx.certificates),
+            self.tally.directory,
         )
 
 
@@ -256,15 +272,16 @@ class SiteRenderer:
         self._frontend = frontend
         self._key: SiteState | None = None
         self._apps: list[App] = []
+        self._split: frozenset[str] = frozenset()
         self._generation: site_text.Generation | None = None
 
-    def render(self, apps: Sequence[App], site: SiteState) -> site_text.Generation:
+    def render(self, apps: Sequence[App], site: SiteState, split: frozenset[str] = frozenset()) -> site_text.Generation:
         """The generation for these apps."""
         key = replace(site, loaded=None, written=None)
         same = len(apps) == len(self._apps) and all(a is b for a, b in zip(apps, self._apps, strict=True))
-        if self._generation is None or key != self._key or not same:
-            self._generation = site_text.render(apps, site, self._frontend)
-            self._key, self._apps = key, list(apps)
+        if self._generation is None or key != self._key or not same or split != self._split:
+            self._generation = site_text.render(apps, site, self._frontend, split)
+            self._key, self._apps, self._split = key, list(apps), split
         return self._generation
 
 

@@ -149,6 +149,21 @@ class SetName(_Action):
 
 
 @dataclass(frozen=True, slots=True)
+class SetSlots(_Action):
+    """Let some slots of the app answer these addresses, one after another."""
+
+    slots: tuple[tuple[str, tuple[str, ...]], ...]
+    """(slot's name, addresses), in the order in which they are written."""
+    weight: int = 0
+    """Percent of nginx's requests that a new version then gets; 0: all slots answer what the app's name does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetSlots(_Action):
+    """Remove the slots' names: nginx does not ask for them any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadSite(_Action):
     """Make nginx load a generation: write, test, switch, reload, confirm; put back when it does not load."""
 
@@ -264,6 +279,8 @@ Action = (
     | RestartContainer
     | RemoveContainer
     | SetName
+    | SetSlots
+    | ForgetSlots
     | LoadSite
     | Quarantine
     | RecordApplied
@@ -323,7 +340,7 @@ def lane(action: Action) -> str:
 
 def retry_lane(action: Action) -> str:
     """Where its failures are counted. What fails holds up its like only: the name is looked after all the same."""
-    if isinstance(action, SetName):
+    if isinstance(action, SetName | SetSlots | ForgetSlots):
         return name_lane(action.app)
     if isinstance(action, RestartContainer):
         return f"{_RESTART}{action.app}/{action.name}"

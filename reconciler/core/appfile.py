@@ -22,6 +22,7 @@ from reconciler.core.convert import (
 from reconciler.core.direction import RESERVED
 from reconciler.core.model import (
     App,
+    CanaryStep,
     File,
     Health,
     Ingress,
@@ -132,7 +133,7 @@ class _Drafting:
                 cap_add=as_texts,
                 read_only=as_bool,
                 ingress=lambda node: tuple(self._ingress(item) for item in node.items),
-                rollout=lambda node: Rollout(**given(node, strategy=as_text, max_parallel=as_int, drain=as_seconds)),
+                rollout=_rollout,
                 depends_on=as_texts,
                 before_deploy=self._task,
                 after_deploy=self._task,
@@ -348,6 +349,11 @@ class _Drafting:
 
     def _check_rollout(self, app: App) -> None:
         strategy = self._root.at("rollout", "strategy")
+        if strategy is not None and app.rollout.strategy == "canary":
+            self._check_canary(app, strategy)
+        steps = self._root.at("rollout", "steps")
+        if steps is not None and steps.path == self._path and app.rollout.strategy != "canary":
+            self._problem(steps, f"app {app.name!r}: 'steps' count for 'strategy: canary' alone")
         if strategy is None or app.rollout.strategy in {None, "recreate"}:
             return
         writable = next((volume for volume in app.volumes if not volume.read_only), None)
@@ -362,6 +368,38 @@ class _Drafting:
                 f"app {app.name!r} cannot use {app.rollout.strategy}: the old and the new version run side by side "
                 f"for a while, and {why}; use recreate, or leave 'strategy' out",
             )
+
+    def _check_canary(self, app: App, strategy: Node) -> None:
+        if not app.ingress and "ingress" not in self._damaged:
+            self._problem(
+                strategy,
+                f"app {app.name!r} has no 'ingress', so there are no requests of which nginx could give a new version "
+                "its share; leave 'strategy' out",
+            )
+        if not app.rollout.steps:
+            self._problem(strategy, "canary needs 'steps' beside it, such as steps: [{weight: 10, for: 5m}]")
+        before = 0
+        for node in self._root.each("rollout", "steps"):
+            weight = node.fields["weight"]
+            if as_int(weight) <= before:
+                self._problem(weight, f"each step's weight must be larger than the one before, which is {before}")
+            before = as_int(weight)
+
+
+def _rollout(node: Node) -> Rollout:
+    return Rollout(
+        **given(
+            node,
+            strategy=as_text,
+            max_parallel=as_int,
+            drain=as_seconds,
+            steps=lambda steps: tuple(
+                CanaryStep(as_int(step.fields["weight"]), as_seconds(step.fields["for"])) for step in steps.items
+            ),
+            bake=as_seconds,
+            max_errors=as_float,
+        )
+    )
 
 
 def is_sops(path: str) -> bool:

@@ -215,15 +215,29 @@ class Rehearsal:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryStep:
+    """The new version has so many percent of the requests for so long."""
+
+    weight: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """How one version follows another."""
 
-    strategy: Literal["blue_green", "rolling", "recreate"] | None = None
+    strategy: Literal["blue_green", "rolling", "recreate", "canary"] | None = None
     """None: chosen by what the app needs."""
     max_parallel: int = 1
     """So many replicas are replaced at a time by ``rolling``."""
     drain: float = 30.0
     """Connections to a retiring replica are waited for so long."""
+    steps: tuple[CanaryStep, ...] = ()
+    """Of ``canary``."""
+    bake: float = 0.0
+    """After ``canary`` has given the new version everything, the old one stays up for so long."""
+    max_errors: float = 5.0
+    """Percent of 5xx among the answers of the new version, above which ``canary`` takes it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -594,6 +608,17 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What nginx saw of one address since we began to count."""
+
+    requests: int
+    errors: int
+    """Those that ended with 5xx, or broke off."""
+    since: float
+    """Unix time at which counting began."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """The host as it is, read in one pass."""
 
@@ -607,6 +632,8 @@ class Observed:
     """Container id -> established connections to its listening ports, for retiring replicas."""
     present: frozenset[str] = frozenset()
     """Files and secrets directories (as in DesiredApp) that are on disk and complete."""
+    traffic: Mapping[str, Traffic] = field(default_factory=dict)
+    """By address, of replicas that take part in a canary; empty while there is none."""
 
 
 # --- memory of the store and of the agent ---------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 
 from reconciler.core import actions as act
+from reconciler.core import slots
 from reconciler.core.addresses import AddressPool
 from reconciler.core.backoff import is_waiting
 from reconciler.core.guarding import watched
@@ -21,6 +22,7 @@ from reconciler.core.model import (
     Pull,
     Quarantined,
     Retry,
+    SiteState,
     Target,
 )
 from reconciler.core.ownership import by_app, is_rehearsal
@@ -35,7 +37,7 @@ from reconciler.core.step import Facts, Step, Timing
 from reconciler.core.wanted import Wanted
 
 _PASSING = frozenset(
-    {"Working", "Pulling", "RollingOut", "Switching", "Draining", "Retiring", "Repairing", "AfterDeploy"}
+    {"Working", "Pulling", "RollingOut", "Switching", "Draining", "Retiring", "Repairing", "AfterDeploy", "Canary"}
 )
 """Reasons of an app that moves on by itself."""
 _LAST_LINES, _LAST_CHARACTERS = 20, 4000  # of a failed version's output in the status; the store keeps more
@@ -144,7 +146,7 @@ def plan(
     pool = AddressPool(subnet, [*_used(observed), *memory.reserved], now)
     held = _held(owned)
     refused = refused_removals(wanted, observed.engine.containers, memory)
-    for name in _in_order(wanted, {*owned, *memory.applied, *observed.names.names}):
+    for name in _in_order(wanted, {*owned, *memory.applied, *map(slots.app_of, observed.names.names)}):
         target = wanted.targets.get(name, Target(name, None))
         facts = Facts(
             target=target,
@@ -161,6 +163,7 @@ def plan(
             due=memory.due.get(name),
             urged_at=memory.urged.get(name, 0.0),
             held={resource: name for resource, (app, name) in held.items() if app != target.name},
+            splits=_splits(name, wanted, observed.site),
         )
         step = _step(facts, wanted, memory, foreign.get(name, ()), refused)
         if not observed.engine.network:
@@ -416,6 +419,13 @@ def _held(owned: Mapping[str, tuple[Container, ...]]) -> dict[str, tuple[str, st
                 ports = {f"{protocol}/{port}" for protocol, port in container.host_ports}
                 held.update(dict.fromkeys({*container.writes, *ports}, (app, container.name)))
     return held
+
+
+def _splits(app: str, wanted: Wanted, site: SiteState | None) -> bool | None:
+    """Whether nginx deals the app's requests out to slots; None where what it has loaded is not what is wanted."""
+    if site is None:
+        return False
+    return app in wanted.split if wanted.generation and site.loaded == wanted.generation else None
 
 
 def _waits_for(target: Target, statuses: Mapping[str, AppStatus], wanted: Wanted) -> str:

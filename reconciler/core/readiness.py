@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reconciler.core.model import App, Container, Observed
+from reconciler.core.slots import answering
 from reconciler.core.status import HealthWord
 from reconciler.core.step import Facts
 
@@ -24,9 +25,8 @@ def is_ready(container: Container, app: App, observed: Observed, now: float) -> 
         if container.engine_health in {"starting", "unhealthy"}:
             return False, None, f"its HEALTHCHECK says {container.engine_health}"
         since = container.started_at
-    name = observed.names.names.get(app.name)
     stable_at = since + app.health.min_healthy_time
-    proven = name is not None and container.address in name.written
+    proven = container.address in answering(observed.names, app.name)
     return proven or now >= stable_at, stable_at, "healthy, but not yet for long enough"
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from reconciler.core import actions as act
+from reconciler.core import slots
 from reconciler.core.model import Container, NamesState, NameState
 from reconciler.core.step import Facts, Step
 
@@ -11,8 +14,10 @@ def removal(facts: Facts, why: str) -> Step:
     """The next steps of an app that should not be here any more. Volumes stay."""
     step = Step()
     name = facts.observed.names.names.get(facts.target.name)
-    if name is not None and name.written:
-        step.actions.append(act.SetName(facts.target.name, why, ()))
+    if slots.answering(facts.observed.names, facts.target.name):
+        if name is not None and name.written:
+            step.actions.append(act.SetName(facts.target.name, why, ()))
+        _leave_slots(facts, step, why, ())
         return step.say("Pruning", f"{why}; the name is taken out of use")
     for container in sorted(facts.containers, key=lambda c: c.name):
         gone_at = retire(facts, step, container, name, 30.0, why)
@@ -28,7 +33,9 @@ def clear_failed(facts: Facts) -> Step:
     step = Step(stalled=True)
     why = "its version was given up"
     name = facts.observed.names.names.get(facts.target.name)
-    serving = name.written if name else ()
+    serving = slots.answering(facts.observed.names, facts.target.name)
+    if name is not None and slots.states(facts.observed.names, facts.target.name) and not settled(facts, name, step):
+        return step  # it had a share of the requests until a moment ago
     for container in sorted(facts.containers, key=lambda c: c.name):
         claim = container.claim
         if claim is None or claim.fingerprint != facts.target.failed or container.address in serving:
@@ -46,16 +53,32 @@ def unattended(facts: Facts) -> Step:
         there = tuple(address for address in name.written if address in running)
         if there and there != name.written:
             step.actions.append(act.SetName(facts.target.name, "a replica is gone", there))
+        if there:
+            _leave_slots(facts, step, "a replica is gone", there, running)
     return step
 
 
+def _leave_slots(
+    facts: Facts, step: Step, why: str, otherwise: tuple[str, ...], staying: Collection[str | None] = ()
+) -> None:
+    """Slots answer only whom of theirs stays; one that nobody is left in answers ``otherwise``."""
+    wanted = {
+        slot: tuple(address for address in state.written if address in staying) or otherwise
+        for slot, state in slots.states(facts.observed.names, facts.target.name).items()
+    }
+    left = {s: to for s, to in wanted.items() if to != facts.observed.names.names[s].written}
+    if left:
+        step.actions.append(act.SetSlots(facts.target.name, why, tuple(left.items())))
+
+
 def settled(facts: Facts, name: NameState, step: Step) -> bool:
-    """Whether everyone who resolves the name has heard of its last change."""
+    """Whether everyone who resolves the name, or one of the app's slots, has heard of its last change."""
     service: NamesState = facts.observed.names
-    if service.up_since is None or name.answered != name.written:
+    every = (name, *slots.states(service, facts.target.name).values())
+    if service.up_since is None or any(each.answered != each.written for each in every):
         step.wait(facts.now + 0.1, "Switching", "waiting until the names service answers the new addresses")
         return False
-    heard_at = max(name.written_at, name.answered_since)
+    heard_at = max(max(each.written_at, each.answered_since) for each in every)
     complete_at = max(heard_at + facts.timing.settle, service.up_since + facts.timing.names_warm)
     if facts.now < complete_at:
         step.wait(complete_at, "Switching", "waiting until everyone has heard of the new addresses")
@@ -70,7 +93,8 @@ def retire(
     if container.claim is None:
         return None
     if is_up(container):
-        since = name.written_at if name else container.started_at
+        names = [*slots.states(facts.observed.names, facts.target.name).values(), *([name] if name else [])]
+        since = max((each.written_at for each in names), default=container.started_at)
         if name is not None and not settled(facts, name, step):
             return None
         connected = facts.observed.connections.get(container.id, 0)

@@ -18,12 +18,14 @@ from typing import Literal
 
 from reconciler.core import actions as act
 from reconciler.core.afterwards import after_deploy, record
+from reconciler.core.canary import Canary
 from reconciler.core.desired import changed_fields
 from reconciler.core.guarding import has_held, is_stopped
 from reconciler.core.mending import SUBNET_FULL, mend
 from reconciler.core.model import App, Blocked, Container, DesiredApp, NameState, Target
 from reconciler.core.readiness import is_ready, is_sick
 from reconciler.core.retiring import is_up, retire, settled, stop
+from reconciler.core.slots import answering
 from reconciler.core.step import Facts, Step
 from reconciler.core.tasks import ROLES, before_deploy, end_unneeded
 
@@ -33,7 +35,7 @@ CRASH_LOOP = 3
 _RESTARTING = 5.0  # seconds; Docker's event comes long before
 
 
-Strategy = Literal["blue_green", "rolling", "recreate"]
+Strategy = Literal["blue_green", "rolling", "recreate", "canary"]
 
 
 def strategy_of(app: App) -> tuple[Strategy, str]:
@@ -66,7 +68,7 @@ class _Rollout:
         self.app = desired.app
         self.strategy = strategy_of(self.app)[0]
         before = facts.target.previous
-        if self.strategy == "rolling" and before is not None and _ports(before.app) != _ports(self.app):
+        if self.strategy in {"rolling", "canary"} and before is not None and _ports(before.app) != _ports(self.app):
             self.strategy = "blue_green"  # nginx knows one port of an app at a time
         self.step_ = Step()
         replicas = [c for c in facts.containers if c.claim and c.claim.role == "replica"]
@@ -95,6 +97,8 @@ class _Rollout:
         if self.strategy == "rolling" and (well or not self.old_versions):
             places = self.app.replicas - well
         self.kept = self._kept()
+        new = self.strategy == "canary" and not self.is_applied and bool(self.old_versions)
+        self.canary = Canary(facts, self.step_, desired, self.current.values(), self.retiring, self.kept, new)
         first = sorted(self.retiring, key=lambda c: (c.address not in self.kept, *self._replaced(c)))
         self.staying, self.leaving = first[:places], first[places:]
         self.wanted_name: tuple[str, ...] = self.name_state.written
@@ -109,6 +113,8 @@ class _Rollout:
         self._put_files()
         if not self._may_start():
             return self._look_after_previous()
+        if self.canary.failed():
+            return step
         if self.current and not (self.is_applied or self.all_ready) and self._is_stopped():
             self._switch_name()  # for the new ones that were started already nothing else is done
             return step
@@ -180,6 +186,7 @@ class _Rollout:
         staying = tuple(address for address in self.name_state.written if address not in leaving)
         if staying != self.name_state.written:
             self.step_.actions.append(act.SetName(self.app.name, why, staying))
+        self.canary.deal(staying)
         for container in self.old_versions:
             stop(self.step_, self.app.name, container, why)
         self.step_.say("RollingOut", f"replacing {self._change()}; {why}")
@@ -245,7 +252,8 @@ class _Rollout:
             others = set(self.name_state.written) - {one.address}
             leaves = bool(others) and any(ready for ready, *_ in self.ready.values())
             if leaves and (
-                one.address in self.name_state.written or not settled(self.facts, self.name_state, self.step_)
+                one.address in answering(observed.names, self.app.name)
+                or not settled(self.facts, self.name_state, self.step_)
             ):
                 return
             slot = one.claim.slot if one.claim else 0
@@ -263,7 +271,7 @@ class _Rollout:
             if self.ready[slot][0]:
                 continue
             if container.oom_killed and container.restarts:
-                message = f"{container.name} ran out of memory ({_size(self.desired)})"
+                message = f"{container.name} ran out of memory (limit {self.desired.spec.memory // 2**20} MiB)"
                 self.step_.give_up(self.desired, "OutOfMemory", message, container)
                 return True
             if container.restarts >= CRASH_LOOP:
@@ -297,7 +305,8 @@ class _Rollout:
             if not ready and look_at is not None:
                 self.step_.wait(look_at, *self._starting(slot, self.current[slot]))
         old_serving = [c for c in self.retiring if c.state == "running" and c.address in self.name_state.written]
-        if old_serving and not self.all_ready and self.strategy != "rolling":
+        waits = old_serving and (self.canary.holds(ready=self.all_ready) or not self.all_ready)
+        if waits and self.strategy != "rolling":
             self._keep_name()
             return
         wanted = {c.address for slot, c in self.current.items() if self._serves(slot, c) and c.address}
@@ -346,17 +355,19 @@ class _Rollout:
             # Before anything else of this look: starting a replica takes time, and whoever is gone must not be asked.
             self.step_.actions.insert(0, act.SetName(self.app.name, reason, wanted))
             self.step_.say("RollingOut" if not self.is_applied else "Switching", reason)
+        self.canary.deal(wanted)
 
     def _switched(self) -> bool:
         """The name answers whom it should, and everyone who asked before has asked again."""
         nobody = bool(self.app.replicas) and not self.wanted_name
-        if nobody or self.name_state.written != self.wanted_name:
+        if nobody or self.name_state.written != self.wanted_name or self.canary.is_dealing:
             return False
         return settled(self.facts, self.name_state, self.step_)
 
     # -- afterwards ------------------------------------------------------------------------------------------------
 
     def _retire_old(self) -> None:
+        self.leaving = self.canary.may_go(self.leaving)
         if not self.leaving:
             return
         stopped_recreate = self.all_ready and all(c.state in {"exited", "created", "dead"} for c in self.leaving)
@@ -417,7 +428,3 @@ class _Rollout:
 
 def _ports(app: App) -> set[int]:
     return {ingress.port for ingress in app.ingress}
-
-
-def _size(desired: DesiredApp) -> str:
-    return f"limit {desired.spec.memory // (1024 * 1024)} MiB"

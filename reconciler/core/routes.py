@@ -70,11 +70,12 @@ def claim(apps: Iterable[App]) -> tuple[dict[str, list[Route]], tuple[Clash, ...
     return hosts, tuple(clashes)
 
 
-def check_frontend(resolver: str, address: str, certificates: str, *ports: int) -> None:
+def check_frontend(resolver: str, address: str, directories: Iterable[str], *ports: int) -> None:
     """Check what comes from the settings. Raises InvalidInput, reason ``UnsafeRoute``."""
     for value in filter(None, (resolver, address)):
         _demand("the settings", "address", value, fine=_is_address(value))
-    _demand("the settings", "certificates", certificates, fine=bool(_DIRECTORY.match(certificates)))
+    for directory in directories:
+        _demand("the settings", "directory", directory, fine=bool(_DIRECTORY.match(directory)))
     for port in ports:
         _demand("the settings", "port", port, fine=_is_port(port))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
+from reconciler.core import slots
 from reconciler.core.model import App, Ingress, Memory, Observed, SiteState, Target
 
 
@@ -17,6 +18,8 @@ class Routing:
     """Of two that want the same path the first has it."""
     unknown: tuple[str, ...]
     """Apps that may have routes, but no manifest of theirs can be read."""
+    split: frozenset[str] = frozenset()
+    """Apps whose requests are dealt out to slots."""
 
     def lost_on(self, site: SiteState) -> tuple[str, ...]:
         """Those whose routes a new configuration would lose: nginx has one, even if it is down or slow just now."""
@@ -53,7 +56,14 @@ def route(targets: Mapping[str, Target], observed: Observed, memory: Memory) -> 
     found.sort(key=lambda each: each[0])
     proven = [app for _, has_served, app in found if has_served]
     apps = (app if has_served else _modest(app, proven) for _, has_served, app in found)
-    return Routing(tuple(app for app in apps if app.ingress), tuple(unknown))
+    split = {
+        name
+        for name, target in targets.items()
+        if (app := target.desired.app if target.desired is not None else target.app) is not None
+        and slots.wants(app)
+        and slots.are_there(observed.names, name)
+    }
+    return Routing(tuple(app for app in apps if app.ingress), tuple(unknown), frozenset(split))
 
 
 def _modest(app: App, proven: Iterable[App]) -> App:

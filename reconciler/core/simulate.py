@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from reconciler.core import actions as act
+from reconciler.core import slots
 from reconciler.core.model import (
     Applied,
     Blocked,
@@ -139,6 +140,14 @@ class Paper:
                 self._engine(replace(self.observed.engine, containers=left))
             case act.SetName():
                 self._name(action.app, action.addresses)
+            case act.SetSlots():
+                for slot, addresses in action.slots:
+                    self._name(slot, addresses)
+                target = self.wanted.targets.get(action.app)
+                if target is not None and target.desired is not None and slots.wants(target.desired.app):
+                    self.wanted = replace(self.wanted, split=self.wanted.split | {action.app})  # nginx is told so
+            case act.ForgetSlots():
+                self._unname(slots.names_of(action.app))
             case act.LoadSite():
                 resolve = self.observed.site.resolve if self.observed.site else False
                 self.observed = replace(self.observed, site=SiteState(action.generation, action.generation, resolve))
@@ -196,8 +205,7 @@ class Paper:
             brought = {image: known for image, known in self.memory.brought.items() if image != action.image}
             self.memory = replace(self.memory, brought=brought)
             return
-        names = {name: state for name, state in self.observed.names.names.items() if name != action.app}
-        self.observed = replace(self.observed, names=replace(self.observed.names, names=names))
+        self._unname((action.app, *slots.names_of(action.app)))
         applied = {name: entry for name, entry in self.memory.applied.items() if name != action.app}
         versions = tuple(replace(version, at=self.now) for version in self.memory.versions.get(action.app, ()))
         self.memory = replace(self.memory, applied=applied, versions={**self.memory.versions, action.app: versions})
@@ -270,6 +278,10 @@ class Paper:
 
     def _engine(self, engine: EngineState) -> None:
         self.observed = replace(self.observed, engine=engine)
+
+    def _unname(self, gone: tuple[str, ...]) -> None:
+        names = {name: state for name, state in self.observed.names.names.items() if name not in gone}
+        self.observed = replace(self.observed, names=replace(self.observed.names, names=names))
 
     def _name(self, app: str, addresses: tuple[str, ...]) -> None:
         names = {**self.observed.names.names, app: NameState(addresses, self.now, addresses)}

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from reconciler.core.model import App, SiteState
 from reconciler.core.routes import Clash, Route, check_frontend, checked_digest, claim
+from reconciler.core.slots import SIZES, names_of
 
 GENERATION_HOST = "generation.reconciler.invalid"
 """nginx answers the loaded generation's id to this host name, and only to the host itself."""
@@ -48,6 +49,8 @@ class Frontend:
     """Answer 404 for host names that no app claims."""
     certificates: str = "/etc/reconciler/certificates"
     """Directory with NAME.crt and NAME.key."""
+    tally: str = ""
+    """Directory that is there while the agent counts answers, with the socket in it; empty: it never does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +64,24 @@ class Generation:
     clashes: tuple[Clash, ...] = ()
 
 
-def render(apps: Iterable[App], site: SiteState, frontend: Frontend) -> Generation:
+def render(
+    apps: Iterable[App], site: SiteState, frontend: Frontend, split: Collection[str] = frozenset()
+) -> Generation:
     """Render nginx's configuration for the apps of this host.
 
     Args:
         apps: All that should have routes, healthy or not; of two that claim the same path the first has it.
         site: What this nginx can do, and which certificates there are.
         frontend: From the settings.
+        split: Names of apps whose requests are dealt out to their slots.
 
     Raises:
         InvalidInput: reason ``UnsafeRoute``; a value is not what the schema lets through.
     """
-    check_frontend(frontend.resolver, frontend.address, frontend.certificates, frontend.http, frontend.https)
+    directories = (frontend.certificates, *filter(None, (frontend.tally,)))
+    check_frontend(frontend.resolver, frontend.address, directories, frontend.http, frontend.https)
     hosts, clashes = claim(apps)
-    text = "".join(f"{line}\n" for line in _configuration(hosts, site, frontend))
+    text = "".join(f"{line}\n" for line in _configuration(hosts, site, frontend, split))
     identity = hashlib.sha256(text.encode()).hexdigest()[:16]
     return Generation(identity, ((FILE, text.replace(_ID_PLACE, identity)),), tuple(clashes))
 
@@ -90,17 +97,21 @@ def app_at(text: str, line: int) -> str | None:
     return None
 
 
-def _configuration(hosts: Mapping[str, list[Route]], site: SiteState, frontend: Frontend) -> Iterator[str]:
+def _configuration(
+    hosts: Mapping[str, list[Route]], site: SiteState, frontend: Frontend, split: Collection[str]
+) -> Iterator[str]:
     encrypted = {host for host, routes in hosts.items() if host in site.certificates and any(map(_wants_tls, routes))}
     yield "# Made by reconciler from the manifests; changes are overwritten."
     yield from _maps(site)
+    if any(route.app in split for routes in hosts.values() for route in routes):
+        yield from _slots(frontend)
     yield from _generation_server(frontend, site)
     if frontend.default_server:
         yield from _default_servers(frontend, site, encrypted=bool(encrypted))
     if site.resolve:
-        yield from _upstreams(hosts, frontend)
+        yield from _upstreams(hosts, frontend, split)
     for host, routes in hosts.items():
-        yield from _host(host, routes, site, frontend, encrypted=host in encrypted)
+        yield from _host(host, routes, site, frontend, split, encrypted=host in encrypted)
 
 
 def _wants_tls(route: Route) -> bool:
@@ -209,41 +220,68 @@ def _tls(site: SiteState) -> Iterator[str]:
 
 
 # --- from a route to the app ----------------------------------------------------------------------------------------
-# One target for each app and port. Who wants several (slots with weights) changes these three functions.
+# One target for each app and port; seven, its slots, where requests are dealt out.
 
 
-def _targets(hosts: Mapping[str, list[Route]]) -> list[tuple[str, int]]:
-    return sorted({(route.app, route.ingress.port) for routes in hosts.values() for route in routes})
+def _slots(frontend: Frontend) -> Iterator[str]:
+    yield ""
+    yield "# Which of an app's slots a request goes to; whom each leads to, the names service answers."
+    yield "split_clients $request_id $reconciler_slot {"
+    for number, size in enumerate(SIZES[:-1], 1):
+        yield f"    {size}% {number};"
+    yield f"    * {len(SIZES)};"
+    yield "}"
+    if not frontend.tally:
+        return
+    yield "# What became of it is told to the agent while it listens. The host's own access log goes on beside this."
+    for name in ("counts", "counted"):
+        yield f"map $request_method $reconciler_{name} {{"  # else nginx would warn of a variable that nobody has set
+        yield "    default '';"
+        yield "}"
+    yield "log_format reconciler_tally '$upstream_addr|$upstream_status';"
+    server = f"syslog:server=unix:{frontend.tally}/socket,nohostname,tag=reconciler"
+    yield f"access_log {server} reconciler_tally if=$reconciler_counted;"
 
 
-def _upstreams(hosts: Mapping[str, list[Route]], frontend: Frontend) -> Iterator[str]:
-    for app, port in _targets(hosts):
+def _targets(hosts: Mapping[str, list[Route]], split: Collection[str]) -> list[tuple[str, int, str]]:
+    """App, port and the name that nginx asks for."""
+    wanted = {(route.app, route.ingress.port) for routes in hosts.values() for route in routes}
+    return sorted((app, port, name) for app, port in wanted for name in (names_of(app) if app in split else (app,)))
+
+
+def _upstreams(hosts: Mapping[str, list[Route]], frontend: Frontend, split: Collection[str]) -> Iterator[str]:
+    for app, port, name in _targets(hosts, split):
         yield ""
-        yield f"upstream {_upstream(app, port)} {{"
+        yield f"upstream {_upstream(name, port)} {{"
         yield f"    {_APP_MARKER}{app}"
         # 64k take some 60 replicas, and nginx quietly does without the others.
-        yield f"    zone {_upstream(app, port)} 256k;"
+        yield f"    zone {_upstream(name, port)} 256k;"
         # No request waits for this one. After a failure nginx looks again only when as long has passed once more: with
         # 30 s it was blind for 28 s after an outage of 33.
         yield from _resolver(frontend, 1)
         # max_fails=0: who takes traffic is decided by health checks; one poisonous request to each replica must not
         # take them all away from everybody.
-        yield f"    server {app}:{port} resolve max_fails=0;"
+        yield f"    server {name}:{port} resolve max_fails=0;"
         yield "    keepalive 32;"
         # Shorter than what any server we know has: one that closes first would lose a POST sent at that moment.
         yield "    keepalive_timeout 1s;"
         yield "}"
 
 
-def _upstream(app: str, port: int) -> str:
-    return f"reconciler.{app}.{port}"
+def _upstream(name: str, port: int) -> str:
+    return f"reconciler.{name}.{port}"
 
 
-def _proxy_pass(route: Route, site: SiteState) -> Iterator[str]:
+def _proxy_pass(route: Route, site: SiteState, frontend: Frontend, split: Collection[str]) -> Iterator[str]:
+    name = route.app
+    if route.app in split:
+        name = f"{route.app}_$reconciler_slot"
+        if frontend.tally:
+            yield "        set $reconciler_counted $reconciler_counts;"
     if site.resolve:
-        yield f"        proxy_pass http://{_upstream(route.app, route.ingress.port)};"
+        yield f"        proxy_pass http://{_upstream(name, route.ingress.port)};"
     else:
-        yield f"        set $reconciler_app {route.app};"
+        yield f"        set $reconciler_app {name};"
         yield f"        proxy_pass http://$reconciler_app:{route.ingress.port};"
 
 
@@ -256,12 +294,14 @@ def _resolver(frontend: Frontend, timeout: int) -> Iterator[str]:
 # --- hosts ----------------------------------------------------------------------------------------------------------
 
 
-def _host(host: str, routes: list[Route], site: SiteState, frontend: Frontend, *, encrypted: bool) -> Iterator[str]:
+def _host(
+    host: str, routes: list[Route], site: SiteState, frontend: Frontend, split: Collection[str], *, encrypted: bool
+) -> Iterator[str]:
     plain = [route for route in routes if not (encrypted and _wants_tls(route))]
     yield ""
     yield "server {"
     yield from _listen(frontend, site, frontend.http)
-    yield from _server(host, plain, site, frontend)
+    yield from _server(host, plain, site, frontend, split)
     for route in routes:
         if route not in plain:
             port = "" if frontend.https == 443 else f":{frontend.https}"  # noqa: PLR2004  (what https:// means)
@@ -276,11 +316,13 @@ def _host(host: str, routes: list[Route], site: SiteState, frontend: Frontend, *
     yield f"    # certificate {checked_digest(host, site.certificate_digests)}"
     yield f'    ssl_certificate "{frontend.certificates}/{host}.crt";'
     yield f'    ssl_certificate_key "{frontend.certificates}/{host}.key";'
-    yield from _server(host, routes, site, frontend)
+    yield from _server(host, routes, site, frontend, split)
     yield from _rest(routes, challenge=False)
 
 
-def _server(host: str, routes: list[Route], site: SiteState, frontend: Frontend) -> Iterator[str]:
+def _server(
+    host: str, routes: list[Route], site: SiteState, frontend: Frontend, split: Collection[str]
+) -> Iterator[str]:
     """What all routes of a host share, and the routes that lead to apps."""
     if len(host) <= _HASHED_SERVER_NAME:
         yield f"    server_name {host};"
@@ -291,6 +333,11 @@ def _server(host: str, routes: list[Route], site: SiteState, frontend: Frontend)
         yield "    keepalive_min_timeout 2s;"  # a reload then waits for the next request of a kept-alive connection
     if not routes:
         return
+    if frontend.tally and any(route.app in split for route in routes):
+        # One look for a directory; without the agent nothing is logged, and nobody waits or complains.
+        yield f"    if (-d {frontend.tally}) {{"
+        yield "        set $reconciler_counts 1;"
+        yield "    }"
     if not site.resolve:
         yield from _resolver(frontend, 30)  # requests wait for a names service that is being restarted
     yield "    proxy_http_version 1.1;"
@@ -315,7 +362,7 @@ def _server(host: str, routes: list[Route], site: SiteState, frontend: Frontend)
         yield from _locations(
             route,
             (
-                *_proxy_pass(route, site),
+                *_proxy_pass(route, site, frontend, split),
                 f"        client_max_body_size {route.ingress.max_body};",
                 f"        proxy_read_timeout {seconds};",
                 f"        proxy_send_timeout {seconds};",

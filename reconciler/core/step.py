@@ -55,6 +55,8 @@ class Facts:
     """Unix time at which a person said to go on although before_deploy broke the version that runs."""
     pending: str = ""
     """The fingerprint of a version that is being made ready while the target is the one before it."""
+    splits: bool | None = False
+    """Whether the configuration that nginx has loaded deals the app's requests out to slots; None: not known."""
 
 
 @dataclass(slots=True)

@@ -25,6 +25,8 @@ class Wanted:
     is not known."""
     clashes: tuple[Clash, ...] = ()
     """Paths that two apps want."""
+    split: frozenset[str] = frozenset()
+    """Apps whose requests nginx deals out to slots in this generation."""
     routes_unknown: tuple[str, ...] = ()
     """Apps whose routes nobody knows, so that nginx goes on as it is: ``generation`` is empty."""
     host: str = ""

@@ -12,6 +12,7 @@ from reconciler.cli.render_text import problems_json, problems_text, render_json
 from reconciler.cli.text import Style
 from reconciler.core.model import (
     Blocked,
+    CanaryStep,
     File,
     Health,
     Ingress,
@@ -20,6 +21,7 @@ from reconciler.core.model import (
     Pull,
     RegistryCredentials,
     Resources,
+    Rollout,
     SecretsFile,
     Target,
     Task,
@@ -110,3 +112,13 @@ def test_problems_are_printed_as_compilers_do() -> None:
 def test_no_problems() -> None:
     assert problems_text((), 1, Style()) == "no problems in 1 manifest"
     assert problems_text((), 14, Style(colour=True)) == "\x1b[32mno problems in 14 manifests\x1b[0m"
+
+
+def test_a_canary_is_rendered_with_its_steps() -> None:
+    steps = (CanaryStep(10, 300.0), CanaryStep(50, 90.0))
+    canary = app(ingress=(Ingress("a.example", "/", 80),), rollout=Rollout("canary", steps=steps, bake=600.0))
+    made = desired(canary)
+    rollout = yaml.safe_load(render_text({"shop": Target("shop", made)}, Style()))["shop"]["rollout"]
+    assert rollout["strategy"] == "canary"
+    assert rollout["steps"] == [{"weight": 10, "for": "5 min"}, {"weight": 50, "for": "1 min 30 s"}]
+    assert (rollout["bake"], rollout["max_errors"]) == ("10 min", 5)

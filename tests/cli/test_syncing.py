@@ -43,8 +43,8 @@ def test_sync_leaves_no_rehearsal_behind(tmp_path: Path) -> None:
         walk.write(rehearse_rollback=True)
         walk.converge()
         walk.write(rehearse_rollback=True, image="shop:2", health={"min_healthy_time": "0.3s", "deadline": "60s"})
-        prober = SimpleNamespace(start=lambda: None, stop=lambda: None)
-        host = SimpleNamespace(cycle=walk.cycle, apply=walk.apply, prober=prober, store=walk.store)
+        idle = SimpleNamespace(start=lambda: None, stop=lambda: None)
+        host = SimpleNamespace(cycle=walk.cycle, apply=walk.apply, prober=idle, tally=idle, store=walk.store)
         walk.apply._wake = lambda lane: host.wake(lane)  # noqa: SLF001, PLW0108  (it is set later)
         assert sync_here(host, Namespace(timeout=30.0, output="text")) == IN_SYNC  # type: ignore[arg-type]  # its parts
         assert walk.store.memory().rehearsed["shop"].ready

@@ -24,6 +24,10 @@ def test_a_site_is_rendered_again_only_when_something_that_it_shows_changed() ->
     assert renderer.render(one, SiteState("loaded", "written", resolve=False)) is first
     assert renderer.render(routed("other", "shop"), SITE).id != first.id
     assert renderer.render(one, SiteState(None, None, resolve=True)).id != first.id
+    again = renderer.render(one, SITE)
+    dealt = renderer.render(one, SITE, frozenset({"shop"}))
+    assert dealt.id != again.id
+    assert renderer.render(one, SITE, frozenset({"shop"})) is dealt
 
 
 @pytest.mark.parametrize("verb", ["status", "version", "schema app", "history"])

@@ -34,6 +34,7 @@ def test_every_lane_says_whose_it_is() -> None:
     ]
     lanes = [act.retry_lane(action) for action in retried]
     assert len(set(lanes)) == len(lanes), "what fails holds up its like only"
+    assert {act.retry_lane(a) for a in (act.SetSlots("shop", "", ()), act.ForgetSlots("shop", ""))} == {lanes[1]}
     assert {act.app_of(lane) for lane in (*lanes, act.drift_lane("shop"))} == {"shop"}
     assert {act.app_of(lane) for lane in act.HOST_LANES} == {None}
     assert [act.is_restart_lane(lane) for lane in lanes] == [False, False, False, True, False, False, False]

@@ -7,8 +7,9 @@ import pytest
 from harness.builders import NOW, SUBNET, app, container, converged, desired, kinds, steps, wanted
 
 from reconciler.core import actions as act
-from reconciler.core.model import Applied, NameState
+from reconciler.core.model import Applied, Blocked, NameState, Target
 from reconciler.core.simulate import forecast
+from reconciler.core.slots import names_of
 
 LATER = NOW + 10_000
 
@@ -71,3 +72,33 @@ def test_removal_takes_the_name_first_and_keeps_others() -> None:
         "RecordPruned",
     ]
     assert "shop" not in end.memory.applied
+
+
+def test_a_slot_that_has_not_settled_keeps_old_replicas_like_the_name() -> None:
+    before = converged(desired(app(replicas=2)))
+    one, two = (container(before, f"shop.{number}.").address or "" for number in (1, 2))
+    fewer = wanted(desired(app(replicas=1)))
+    name = NameState((one,), NOW, (one,))
+    for slot in (
+        NameState((one,), LATER - 1, (one,)),
+        NameState((one,), NOW, (one, two)),
+        NameState((one,), NOW, (one,), LATER - 1),
+    ):
+        names = replace(before.observed.names, names={"shop": name, **dict.fromkeys(names_of("shop"), slot)})
+        made = steps(fewer, replace(before.observed, names=names), before.memory, LATER)
+        assert "StopContainer" not in kinds(made)
+        assert made.wake_at is not None
+    settled = replace(before.observed.names, names={"shop": name, **dict.fromkeys(names_of("shop"), name)})
+    made = steps(fewer, replace(before.observed, names=settled), before.memory, LATER)
+    assert "StopContainer" in kinds(made)
+
+
+def test_where_no_version_is_known_whoever_is_gone_leaves_the_slots_too() -> None:
+    before = converged(desired(app(replicas=2)))
+    one, two = (container(before, f"shop.{number}.").address or "" for number in (1, 2))
+    states = {"shop": NameState((one,), NOW, (one,)), "shop_1": NameState((two,), NOW, (two,))}
+    names = replace(before.observed.names, names=states)
+    left = tuple(c for c in before.observed.engine.containers if c.address != two)
+    observed = replace(before.observed, names=names, engine=replace(before.observed.engine, containers=left))
+    made = steps(wanted(shop=Target("shop", None, Blocked("DecryptNoKey", ""))), observed, before.memory, LATER)
+    assert [action.slots for action in made.actions if isinstance(action, act.SetSlots)] == [(("shop_1", (one,)),)]

@@ -5,7 +5,18 @@ from dataclasses import replace
 import pytest
 from harness.builders import NOW, SUBNET, app, converged, desired, wanted
 
-from reconciler.core.model import Applied, Blocked, DesiredApp, Ingress, Memory, Observed, SiteState, Target
+from reconciler.core.model import (
+    Applied,
+    Blocked,
+    CanaryStep,
+    DesiredApp,
+    Ingress,
+    Memory,
+    Observed,
+    Rollout,
+    SiteState,
+    Target,
+)
 from reconciler.core.routing import Routing, route
 from reconciler.core.simulate import empty_host, forecast
 
@@ -86,3 +97,15 @@ def test_routes_that_nobody_knows_are_not_lost_while_nginx_is_down(
     routing = Routing((), ("shop",))
     assert bool(routing.lost_on(SiteState(loaded, written, resolve=True))) is lost
     assert Routing((), ()).lost_on(SiteState(loaded, written, resolve=True)) == ()
+
+
+def test_requests_are_dealt_out_where_a_manifest_asks_for_it_and_all_slots_are_there() -> None:
+    asked = replace(routed("shop").app, rollout=Rollout("canary", steps=(CanaryStep(10, 5.0),)))
+    canary, plain = desired(asked), routed("shop")
+    there, bare = converged(canary), converged(plain)
+    target = {"shop": Target("shop", canary)}
+    assert route(target, there.observed, there.memory).split == {"shop"}
+    assert route(target, bare.observed, bare.memory).split == frozenset()
+    assert route({"shop": Target("shop", plain)}, there.observed, there.memory).split == frozenset()
+    unreadable = {"shop": Target("shop", None, HELD, app=asked)}
+    assert route(unreadable, there.observed, there.memory).split == {"shop"}

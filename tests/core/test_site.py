@@ -16,6 +16,7 @@ from harness.golden import assert_golden
 
 from reconciler.core.model import App, Ingress, SiteState
 from reconciler.core.site import FILE, Frontend, Generation, app_at, render
+from reconciler.errors import InvalidInput
 
 CASES = sorted((Path(__file__).parent / "site").glob("*.json"))
 FRONTEND = Frontend("10.201.0.1")
@@ -32,7 +33,7 @@ def read(case: dict[str, Any]) -> Generation:
         "version": tuple(case["site"]["version"]),
         "certificates": frozenset(case["site"].get("certificates", ())),
     }
-    return render(apps, SiteState(None, None, **facts), Frontend(**case["frontend"]))
+    return render(apps, SiteState(None, None, **facts), Frontend(**case["frontend"]), case.get("split", ()))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
@@ -85,6 +86,23 @@ def test_each_line_that_is_about_an_app_is_known_to_be(site: SiteState) -> None:
     assert owners["server_name a.example;"] is owners["server {"] is None
     target = {"server api:9000 resolve max_fails=0;"} if site.resolve else {"set $reconciler_app api;"}
     assert {owners[line] for line in target} == {"api"}
+
+
+@pytest.mark.parametrize("site", [OLD, NEW], ids=["variable", "resolve"])
+def test_slots_belong_to_their_app_and_nobody_is_counted_where_nobody_listens(site: SiteState) -> None:
+    apps = [app("shop", Ingress("a.example", "/", 80)), app("api", Ingress("a.example", "/api", 9000))]
+    text = render(apps, site, FRONTEND, {"shop"}).files[0][1]
+    owners = {line.strip(): app_at(text, number) for number, line in enumerate(text.splitlines(), 1)}
+    slot = "server shop_7:80 resolve max_fails=0;" if site.resolve else "set $reconciler_app shop_$reconciler_slot;"
+    assert owners[slot] == "shop"
+    assert "api_" not in text
+    assert "log" not in text.replace("access_log off", "")
+    assert render(apps, site, FRONTEND, {"other"}) == render(apps, site, FRONTEND)
+
+
+def test_a_directory_that_could_write_directives_of_its_own_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="directory"):
+        render([], OLD, Frontend("10.201.0.1", tally="/run/a;b"), {"shop"})
 
 
 def test_a_line_of_no_app_is_known_to_be_of_none() -> None:

@@ -29,6 +29,12 @@ _CGI = b"""#!/bin/sh
 printf 'Content-Type: text/plain\\r\\n\\r\\n'
 echo "version=$VERSION greeting=$GREETING env_secret=$API_TOKEN file_secret=$(cat /run/secrets/password 2>/dev/null)"
 """
+_FLAKY = b"""#!/bin/sh
+[ "$VERSION" = 3 ] && printf 'Status: 500 Internal Server Error\\r\\n'
+printf 'Content-Type: text/plain\\r\\n\\r\\n'
+echo "$VERSION"
+"""
+"""Version 3 is well, as far as its health check can tell, and answers 500."""
 _NAMES = iter(range(1, 200))
 
 
@@ -38,7 +44,12 @@ def make_app_images(engine: PrivateEngine, name: str = "shop", versions: tuple[s
         engine.import_image(
             f"{name}:{version}",
             changes=('CMD ["httpd", "-f", "-p", "8080", "-h", "/www"]', f"ENV VERSION={version}", "USER app"),
-            files={"www/cgi-bin/show": _CGI, "www/version": version.encode(), "www/healthz": b"ok"},
+            files={
+                "www/cgi-bin/show": _CGI,
+                "www/cgi-bin/flaky": _FLAKY,
+                "www/version": version.encode(),
+                "www/healthz": b"ok",
+            },
         )
 
 
@@ -84,7 +95,8 @@ class Nginx:
         temporary = "".join(f"  {kind}_temp_path {self.prefix}/{kind};\n" for kind in kinds)
         self.config.write_text(
             f"user root;\npid {self.prefix}/pid;\nerror_log {self.prefix}/logs/error.log notice;\nevents {{}}\n"
-            f"http {{\n  access_log off;\n{temporary}  {more}\n  include {self._sites}/current/*.conf;\n}}\n"
+            f"http {{\n  access_log {self.prefix}/logs/access.log;\n{temporary}  {more}\n"
+            f"  include {self._sites}/current/*.conf;\n}}\n"
         )
 
     @property

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections.abc import Collection
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -55,7 +56,8 @@ class PrivateNginx:
             "127.0.0.1",
             certificates=self.certificates,
         )
-        self.frontend = Frontend(gateway, http, https, "127.0.0.1", certificates=str(self.certificates))
+        certificates, tally = str(self.certificates), str(self.root / "tally")
+        self.frontend = Frontend(gateway, http, https, "127.0.0.1", certificates=certificates, tally=tally)
         self.state = self.root / "state"
         self.site = NginxSite(self.settings, self.state)
         self.configure()
@@ -65,7 +67,12 @@ class PrivateNginx:
         """The host's own configuration; ``more`` stands in its http block."""
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")  # nginx would change the host's own
         temporary = [f"{kind}_temp_path {self.root}/temp/{kind};" for kind in kinds]
-        http = ["access_log off;", *temporary, *more, *([include_line(self.state)] if include else [])]
+        http = [
+            f"access_log {self.root}/access.log;",
+            *temporary,
+            *more,
+            *([include_line(self.state)] if include else []),
+        ]
         lines = [
             "user root;",
             "worker_processes 1;",
@@ -114,11 +121,11 @@ class PrivateNginx:
         self.kill()
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def render(self, *apps: App) -> Generation:
-        return render(apps, self.site.observe(), self.frontend)
+    def render(self, *apps: App, split: Collection[str] = ()) -> Generation:
+        return render(apps, self.site.observe(), self.frontend, split)
 
-    def load(self, *apps: App) -> Generation:
-        generation = self.render(*apps)
+    def load(self, *apps: App, split: Collection[str] = ()) -> Generation:
+        generation = self.render(*apps, split=split)
         self.site.load(generation.id, generation.files)
         return generation
 

@@ -13,6 +13,7 @@ from reconciler.core.model import (
     Blocked,
     BrokenManifest,
     Brought,
+    CanaryStep,
     Commit,
     Container,
     File,
@@ -28,6 +29,7 @@ from reconciler.core.model import (
     Rehearsed,
     Resources,
     Retry,
+    Rollout,
     Secret,
     SecretsFile,
     Suspended,
@@ -188,6 +190,25 @@ def under_way() -> Situation:
 def rolling() -> Situation:
     worker = app("worker", replicas=3, health=HTTP)
     return on(running(worker), asked(new(replace(worker, image="worker:2"))))
+
+
+def canary() -> Situation:
+    rollout = Rollout("canary", steps=(CanaryStep(10, 300.0), CanaryStep(50, 600.0)), bake=1_800.0, max_errors=2.0)
+    shop = replace(SHOP, rollout=rollout)
+    before = running(shop)
+    tip, here = new(replace(shop, image="shop:2")), before.wanted.targets["shop"].desired
+    now = asked(replace(tip, previous=here))
+    return on(before, replace(now, split=frozenset({"shop"})))
+
+
+def canary_back() -> Situation:
+    """To the version before: no steps."""
+    situation = canary()
+    (here,) = situation.memory.versions["shop"]
+    tip = situation.asked.targets["shop"].desired
+    assert tip is not None
+    first = Version(tip.fingerprint, tip.spec.image, NOW, place=here.place - 1)
+    return replace(situation, memory=replace(situation.memory, versions={"shop": (here, first)}))
 
 
 def unhealthy() -> Situation:
@@ -414,6 +435,8 @@ SITUATIONS: Mapping[str, Callable[[], Situation]] = {
         back_with_a_way_down,
         under_way,
         rolling,
+        canary,
+        canary_back,
         unhealthy,
         recreate,
         published_port,

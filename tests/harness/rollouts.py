@@ -54,6 +54,8 @@ class Rollouts:
         self._names: dict[str, bytes] = {}
         self.drain = "15s"
         """Longer than any request takes."""
+        self.rollout: dict[str, dict[str, Any]] = {}
+        """More of ``rollout``, by app."""
 
     def begin(self) -> None:
         """Start everything, at version 1."""
@@ -99,6 +101,21 @@ class Rollouts:
             version = str(self._versions[name])
             self.host.wait(lambda name=name, version=version: self.host.serves(name) == version, what=f"{name} serves")
 
+    def begin_canary(self) -> None:
+        """From now on ``shop`` follows in steps. That is one reload: nginx learns of the slots."""
+        steps = [{"weight": 20, "for": "2s"}, {"weight": 50, "for": "2s"}]
+        self.rollout["shop"] = {"strategy": "canary", "steps": steps, "bake": "2s"}
+        self.host.commit({"apps/shop/app.yaml": self._manifest("shop")})
+        self.finish("shop")
+        current = self.host.state / "nginx" / "current" / "reconciler.conf"
+        self.host.wait(lambda: "split_clients" in current.read_text(), what="nginx knows the slots")
+        self.host.wait(lambda: (self.host.status() or {})["result"] == "converged", what="nothing is left to do")
+
+    def wait_share(self, weight: int) -> None:
+        """Wait until the new ``shop`` has so many percent."""
+        told = f"canary at {weight} %"
+        self.host.wait(lambda: told in self.host.app("shop")["message"], what=told)
+
     def kill_names(self) -> None:
         """SIGKILL for dnsmasq; the agent starts another one."""
         os.kill(int((self.host.runtime / "names.pid").read_text()), signal.SIGKILL)
@@ -124,7 +141,7 @@ class Rollouts:
             replicas=REPLICAS[name],
             environment={"VERSION": str(self._versions[name])},
             ingress=[{"host": f"{name}.example.com", "port": 8080, "max_body": "8MiB"}],
-            rollout={"drain": self.drain},
+            rollout={"drain": self.drain, **self.rollout.get(name, {})},
         )
 
     def _file(self, name: str) -> Path:
@@ -222,6 +239,18 @@ def after_the_switch(happens: Callable[[Rollouts], None]) -> Callable[[Rollouts]
 def revert(lab: Rollouts) -> None:
     """A person takes the commit back."""
     lab.revert("shop")
+
+
+def canary(lab: Rollouts) -> None:
+    """Twice in steps: the agent is killed in the middle of the first time, and the second is reverted in its middle."""
+    lab.upgrade("shop")
+    lab.wait_share(20)
+    lab.kill_agent()
+    lab.finish("shop")
+    lab.upgrade("shop")
+    lab.wait_share(50)
+    lab.revert("shop")
+    lab.finish("shop")
 
 
 def events_lost(lab: Rollouts) -> None:

@@ -63,7 +63,7 @@ class Walk:
             world,
             reader.read,
             targets,
-            lambda _apps, _site: Generation("", ()),
+            lambda _apps, _site, _split: Generation("", ()),
             self.apply,
             self.chronicle,
             Rules("web-1", "10.77.0.0/16", QUICK),

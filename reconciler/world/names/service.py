@@ -20,6 +20,7 @@ from pathlib import Path
 from reconciler import disk, settings
 from reconciler.core.appfile import NAME
 from reconciler.core.model import NamesState, NameState
+from reconciler.core.slots import is_slot
 from reconciler.errors import InvalidInput, Unavailable
 from reconciler.process import run
 from reconciler.world.names import processes
@@ -107,7 +108,7 @@ class DnsmasqNames:
             raise disk.unavailable(error, self._directory, f"the name {name} cannot be removed") from error
 
     def _path(self, name: str) -> Path:
-        if not NAME.fullmatch(name):
+        if not _is_name(name):
             raise InvalidInput(f"{name!r} cannot be a name", reason="UnsafeName")
         return self._directory / name
 
@@ -130,7 +131,7 @@ class DnsmasqNames:
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         try:
             with os.scandir(self._directory) as entries:
-                yield from (entry for entry in entries if NAME.fullmatch(entry.name))
+                yield from (entry for entry in entries if _is_name(entry.name))
         except FileNotFoundError:
             return
 
@@ -304,6 +305,11 @@ class DnsmasqNames:
             return False
         program = processes.program(pid)  # the kernel's word: what is ours may be killed
         return program.startswith("dnsmasq") or program in {command, command[:_COMM]}
+
+
+def _is_name(text: str) -> bool:
+    """An app's, or one of its slots'."""
+    return bool(NAME.fullmatch(text)) or is_slot(text)
 
 
 def _content(name: str, addresses: Sequence[str]) -> bytes:

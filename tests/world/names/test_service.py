@@ -20,7 +20,7 @@ from harness.engine import PrivateEngine
 from harness.names import UPSTREAM, NamesLab, bridge
 from harness.waiting import eventually
 
-from reconciler.core import dns
+from reconciler.core import dns, slots
 from reconciler.core.model import NameState
 from reconciler.errors import InvalidInput, Unavailable
 from reconciler.settings import NamesService
@@ -484,3 +484,21 @@ def test_apps_look_names_up_through_docker_and_the_service_outlives_who_started_
         container.remove(force=True)
         client.close()
         lab.destroy()
+
+
+def test_slots_are_names_too_and_one_that_no_app_has_is_not_asked_for_outside(lab: NamesLab, outside: str) -> None:
+    lab.service = NamesService(upstream=(outside,))
+    lab.names = lab.another_agent()
+    lab.names.start()
+    for name in ("shop", *slots.names_of("shop")):
+        lab.switch(name, "10.0.0.1")
+    lab.switch("shop_3", "10.0.0.2", "10.0.0.1")
+    assert ask("shop_3", lab.gateway) == ("10.0.0.1", "10.0.0.2")
+    assert ask("shop_1", lab.gateway) == ("10.0.0.1",)
+    assert lab.names.observe(()).names.keys() == {"shop", *slots.names_of("shop")}
+    lab.names.forget("shop_3")
+    eventually(lambda: lab.names.observe(["shop_3"]).names["shop_3"].answered == ())
+    assert ask("shop_3", lab.gateway) in {(), None}
+    for bad in ("shop_0", "shop_8", "../shop_1", "_1"):
+        with pytest.raises(InvalidInput):
+            lab.names.set(bad, ["10.0.0.1"])
