@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.engine import PrivateEngine
 
 IMAGE = "webapp:1"
-PROGRAMS = ("webapp", "load", "orders")
+PROGRAMS = ("webapp", "load", "orders", "sick", "ledger")
 PYTHON = str(Path(sys.executable).resolve())
 """Not the virtual environment's. It has the same place in the image, and so has all that belongs to it."""
 
