@@ -73,10 +73,10 @@ class _Watch:
 
     def _look(self) -> None:
         until = time.monotonic() + 60
-        while not self.serving and time.monotonic() < until:
+        while not (self.named and self.serving) and time.monotonic() < until:
             if not self.named and self._resolver.ask([self._name]).get(self._name) not in {None, (), self._before}:
                 self.named = time.time()
-            if self._host.serves(self._name) == self._version:
+            if not self.serving and self._host.serves(self._name) == self._version:
                 self.serving = time.time()
             time.sleep(_LOOK)
 
