@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from harness.engine import PrivateEngine
-from harness.host import Host
 
 from bench import lab
 from bench.lab import RawEngine
@@ -66,7 +65,7 @@ def _one_app(private: PrivateEngine) -> list[_Round]:
             lab.converged(host, revision)
             for number in range(_ROUNDS_OF_ONE + 1):
                 host.repository.write(lab.apps(["app"], environment={"ROUND": str(number)}))
-                committed = _push(host)
+                committed = lab.push(host)
                 found = _running(raw, ["app"], after=committed)
                 created, started = raw.times(found[0])
                 lab.converged(host, host.repository.head)
@@ -93,7 +92,7 @@ def _fifty_apps(private: PrivateEngine) -> _Round:
             time.sleep(1.0)
             names = [f"app-{number}" for number in range(_FIFTY)]
             host.repository.write(lab.apps(names))
-            committed = _push(host)
+            committed = lab.push(host)
             found = _running(raw, names)
             times = [raw.times(container) for container in found]
             ours = max(started for _, started in times) - committed
@@ -119,14 +118,6 @@ def _by_hand(private: PrivateEngine, twins: list[dict[str, object]]) -> float:
     for connection in connections:
         connection.close()
     return ended - began
-
-
-def _push(host: Host) -> float:
-    """Commit and push what was written; Unix time at which ``git push`` was done."""
-    host.repository.git("add", "--all")
-    host.repository.git("commit", "--quiet", "-m", "Change")
-    host.repository.git("push", "--quiet", "origin", "HEAD:refs/heads/main")
-    return time.time()
 
 
 def _running(raw: RawEngine, names: list[str], after: float = 0.0) -> list[str]:

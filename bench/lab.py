@@ -11,11 +11,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from harness.engine import PrivateEngine
 from harness.host import Host
@@ -91,6 +93,14 @@ def agent(on: Host) -> Iterator[int]:
         on.stop_agent()
 
 
+def push(on: Host, *commit: str) -> float:
+    """Commit what was written (or as told: a git command), and push; Unix time at which ``git push`` was done."""
+    on.repository.git("add", "--all")
+    on.repository.git(*(commit or ("commit", "--quiet", "-m", "Change")))
+    on.repository.git("push", "--quiet", "origin", "HEAD:refs/heads/main")
+    return time.time()
+
+
 def converged(on: Host, revision: str) -> None:
     """Wait until the agent has nothing to do any more at this revision."""
 
@@ -154,6 +164,13 @@ class RawEngine:
             "HostConfig": found["HostConfig"],
             "NetworkingConfig": {"EndpointsConfig": where},
         }
+
+    def removed_at(self, container: str, since: float) -> float:
+        """When it was removed, as the engine says."""
+        filters = json.dumps({"container": [container], "event": ["destroy"]})
+        until = time.time()
+        self._connection.request("GET", f"/v1.41/events?since={since:.3f}&until={until:.3f}&filters={quote(filters)}")
+        return float(json.loads(self._connection.getresponse().read().splitlines()[0])["timeNano"]) / 1e9
 
     def remove(self, container: str) -> None:
         """By force."""

@@ -7,8 +7,9 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -63,6 +64,41 @@ def wait(what: str, check: Callable[[], bool], within: float = 300.0, every: flo
         if time.monotonic() > deadline:
             raise SystemExit(f"bench: {what}: not within {within:g} s")
         time.sleep(every)
+
+
+@dataclass(slots=True)
+class Section:
+    """A table that is filled row by row, and whatever went wrong meanwhile."""
+
+    title: str
+    head: Sequence[str]
+    rows: list[Sequence[object]] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def trying(self, name: str) -> Iterator[None]:
+        """One row. An error is something that went wrong, and no reason not to measure the others; says how it went."""
+        began, before = time.monotonic(), len(self.wrong)
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is told at the end)
+            self.wrong.append(f"{name}: {type(error).__name__}: {error}")
+        went = "; ".join(self.wrong[before:]) or "well"
+        say(f"{self.title}: {name}: {went} ({time.monotonic() - began:.0f} s)")
+
+    def add(self, row: Sequence[object], wrong: Sequence[str]) -> None:
+        """A row, the first cell of which is its name, and what went wrong in it."""
+        self.rows.append(row)
+        self.wrong += [f"{row[0]}: {said}" for said in wrong]
+
+    def show(self) -> None:
+        """Print the table."""
+        table(self.title, self.head, self.rows)
+
+
+def say(text: str) -> None:
+    """For whoever waits; the tables alone go to standard output."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from harness.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ("setup", "test", "demo", "install", "uninstall", "soak")
+SCRIPTS = ("setup", "test", "demo", "install", "uninstall", "soak", "bench")
 PATH = f"{ROOT}/.cache/bin:{ROOT}/.venv/bin:{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"
 
 

@@ -274,7 +274,8 @@ class _Rollout:
                 message = f"{container.name} ran out of memory (limit {self.desired.spec.memory // 2**20} MiB)"
                 self.step_.give_up(self.desired, "OutOfMemory", message, container)
                 return True
-            if container.restarts >= CRASH_LOOP:
+            # Not while it runs once more: how it ended Docker tells only until then. It ends again soon, or is well.
+            if container.restarts >= CRASH_LOOP and container.state != "running":
                 code = "" if container.exit_code is None else f", last exit code {container.exit_code}"
                 message = f"{container.name} ended {container.restarts} times before it was healthy{code}"
                 self.step_.give_up(self.desired, "CrashLoop", message, container)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from harness.builders import NOW, SUBNET, app, converged, desired, kinds, paper, steps, wanted
+from harness.builders import NOW, SUBNET, app, changed, converged, desired, kinds, paper, steps, wanted
 
 from reconciler.core import actions as act
 from reconciler.core.model import (
@@ -235,3 +235,17 @@ def test_a_port_that_changes_is_not_rolled_because_nginx_knows_one_at_a_time() -
     before = converged(old)
     asked = replace(wanted(new), targets={"shop": Target("shop", new, previous=old)})
     assert kinds(steps(asked, before.observed, before.memory, LATER)) == ["StartReplica", "StartReplica"]
+
+
+def test_a_crash_loop_tells_the_exit_code_which_is_known_only_while_the_replica_does_not_run() -> None:
+    manifest = app(health=Health("http", port=80))
+    before, new = converged(desired(manifest)), desired(manifest, image="sha256:2")
+    host = paper(before.observed, before.memory, wanted(new), LATER)
+    name = f"shop.1.{new.fingerprint[:8]}"
+    host.do(act.StartReplica("shop", "", new, 1, "10.201.7.7", name))
+    observed = replace(host.observed, probes={})
+    once_more = changed(observed, name, restarts=3, started_at=LATER)
+    assert kinds(steps(wanted(new), once_more, before.memory, LATER)) == []
+    ended = changed(observed, name, restarts=3, state="restarting", exit_code=3)
+    (given_up,) = steps(wanted(new), ended, before.memory, LATER).actions
+    assert given_up.reason == f"{name} ended 3 times before it was healthy, last exit code 3"

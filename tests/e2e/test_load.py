@@ -47,7 +47,7 @@ def test_no_request_is_lost_whatever_comes_in_between(lab: Rollouts) -> None:
         lab.wait_started("shop")
         lab.kill_names()
         lab.wait_switched("shop")
-        lab.revert("shop")
+        lab.revert()
         lab.finish("shop")
 
     seen = lab.measure(scenario, clients=6, pause=0.05)

@@ -7,7 +7,7 @@ import signal
 import sys
 
 from harness.python_image import IMAGE
-from harness.rollouts import Rollouts, Seen, upgrade_one
+from harness.rollouts import Rollouts, Seen, upgrade
 
 _IMPATIENT = """
 from reconciler.cli import main, wiring
@@ -39,7 +39,7 @@ def resolver_not_waited_for(lab: Rollouts) -> Seen:
     lab.host.program, lab.drain = (sys.executable, "-c", _IMPATIENT), "0s"
     lab.host.start_agent()
     try:
-        return lab.measure(upgrade_one, hosts=("shop",))
+        return lab.measure(upgrade("shop"), hosts=("shop",))
     finally:
         lab.host.stop_agent()
         lab.host.program, lab.drain = patient, drain
@@ -65,4 +65,4 @@ def switched_by_reload(lab: Rollouts) -> Seen:
             switch(version)
 
     switch("1")
-    return lab.measure(scenario, hosts=("hand",), clients=16)
+    return lab.measure(scenario, hosts=("hand",), clients=16, called="shop")

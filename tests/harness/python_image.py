@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.engine import PrivateEngine
 
 IMAGE = "webapp:1"
-PROGRAMS = ("webapp", "load", "orders")
+PROGRAMS = ("webapp", "load", "orders", "sick", "ledger")
 PYTHON = str(Path(sys.executable).resolve())
 """Not the virtual environment's. It has the same place in the image, and so has all that belongs to it."""
 
@@ -46,7 +46,7 @@ def make_python_image(engine: PrivateEngine) -> None:
         subprocess.run([*command, into, str(here), *PROGRAMS], check=True, timeout=60)
         library = {str(file)[len(into) :]: file.read_bytes() for file in Path(into).rglob("*") if file.is_file()}
     binaries = [PYTHON, *(path for path in library if path.endswith(".so"))]
-    files = {path: Path(path).read_bytes() for path in (PYTHON, *_libraries(binaries))}
+    files = {path: Path(path).read_bytes() for path in (PYTHON, *libraries(binaries))}
     cache = Path("/etc/ld.so.cache")
     if cache.exists():
         files[str(cache)] = cache.read_bytes()
@@ -55,7 +55,7 @@ def make_python_image(engine: PrivateEngine) -> None:
     engine.import_image(IMAGE, changes=(start, "USER app"), files=files | library)
 
 
-def _libraries(binaries: list[str]) -> set[str]:
-    """Shared libraries, and the loader, under the names by which they are looked for."""
+def libraries(binaries: list[str]) -> set[str]:
+    """Shared libraries that programs need, and the loader, under the names by which they are looked for."""
     told = subprocess.run(["ldd", *binaries], check=True, capture_output=True, text=True, timeout=60).stdout
     return set(re.findall(r"(/\S+) \(0x", told))

@@ -1,7 +1,7 @@
-"""Upgrades under load: a host with three apps, everything that can come in between, and what clients saw of it.
+"""Upgrades under load: a host with some apps, everything that can come in between, and what clients saw of it.
 
 ``shop`` (two replicas) and ``api`` are upgraded; ``still`` never is, holds connections that nobody may cut, and calls
-``shop`` by its name.
+one of the others by its name. Whoever wants more apps names them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,10 @@ from harness.python_image import IMAGE, PYTHON
 from harness.relay import EngineRelay
 from harness.waiting import eventually
 
-REPLICAS = {"shop": 2, "api": 1, "still": 1}
+Fields = Mapping[str, Any]
+"""Of a manifest."""
+
+APPS: Mapping[str, Fields] = {"shop": {"replicas": 2}, "api": {}, "still": {}}
 
 
 @dataclass
@@ -44,25 +47,35 @@ class Seen:
 
 
 class Rollouts:
-    """One host; ``measure`` one scenario after another."""
+    """One host; ``measure`` one scenario after another.
 
-    def __init__(self, private: PrivateEngine, root: Path, nginx: str) -> None:
+    Args:
+        private: With the image of ``python_image``.
+        root: A directory that is not there yet.
+        nginx: Its program.
+        more: Apps beside ``APPS``: in what their manifests differ from ours.
+    """
+
+    def __init__(
+        self, private: PrivateEngine, root: Path, nginx: str, more: Mapping[str, Fields] | None = None
+    ) -> None:
+        self.apps = {**APPS, **(more or {})}
         self.host = Host(private, root, nginx)
         self._relay = EngineRelay(self.host.runtime / "docker.sock", private.socket)
         self.host.settings["docker"]["socket"] = str(self.host.runtime / "docker.sock")
-        self._versions = dict.fromkeys(REPLICAS, 1)
+        self._versions = dict.fromkeys(self.apps, 1)
+        self._upgraded: tuple[str, ...] = ()
         self._names: dict[str, bytes] = {}
         self.drain = "15s"
         """Longer than any request takes."""
-        self.rollout: dict[str, dict[str, Any]] = {}
-        """More of ``rollout``, by app."""
 
     def begin(self) -> None:
         """Start everything, at version 1."""
         self.host.nginx.start()
-        self.host.commit({f"apps/{name}/app.yaml": self._manifest(name) for name in REPLICAS})
+        self._commit(self.apps)
         self.host.start_agent()
-        self.finish(*REPLICAS)
+        self.finish(*self.apps)
+        self.host.wait(lambda: (self.host.status() or {})["result"] == "converged", what="nginx knows every slot")
 
     def destroy(self) -> None:
         """Stop what was started, remove what was made."""
@@ -71,50 +84,55 @@ class Rollouts:
 
     # -- what happens ---------------------------------------------------------------------------------------------
 
-    def upgrade(self, *names: str) -> None:
-        """Commit the next version of these apps, in one commit."""
+    def upgrade(self, *names: str, **different: Any) -> None:
+        """Commit the next version of these apps, in one commit; in this version alone some fields are different."""
         for name in names:
             self._versions[name] += 1
-            self._names[name] = self._file(name).read_bytes()
-        self.host.commit({f"apps/{name}/app.yaml": self._manifest(name) for name in names})
+            self._names[name] = self.name(name).read_bytes()
+        self._upgraded = names
+        self._commit(names, **different)
 
-    def revert(self, *names: str) -> None:
-        """Revert the last commit, which upgraded these apps."""
-        for name in names:
+    def revert(self) -> None:
+        """Revert the last commit, which upgraded some apps."""
+        for name in self._upgraded:
             self._versions[name] -= 1
         self.host.repository.revert()
 
     def wait_started(self, name: str) -> None:
-        """Wait until a new replica is there; old ones serve."""
+        """Wait until a new replica is there; old ones are too, whether they serve or not."""
         self.host.wait(
-            lambda: len(self.host.containers(name, everything=True)) > REPLICAS[name], what=f"a new {name} is there"
+            lambda: len(self.host.containers(name, everything=True)) > self.replicas(name),
+            what=f"a new {name} is there",
         )
 
     def wait_switched(self, name: str) -> None:
         """Wait until the name has the new addresses; old replicas are there yet."""
-        self.host.wait(lambda: self._file(name).read_bytes() != self._names[name], what=f"{name} is switched")
+        self.host.wait(lambda: self.name(name).read_bytes() != self._names[name], what=f"{name} is switched")
 
     def finish(self, *names: str) -> None:
-        """Wait until the newest commit is applied, and serves."""
+        """Wait until the newest commit is applied, and serves, and nothing else is left of these apps."""
         self.host.wait_synced(self.host.repository.head, *names, within=90)
         for name in names:
             version = str(self._versions[name])
             self.host.wait(lambda name=name, version=version: self.host.serves(name) == version, what=f"{name} serves")
+            self.host.wait(lambda name=name: self.leftovers(name) == [], what=f"nothing is left of older {name}s")
 
-    def begin_canary(self) -> None:
-        """From now on ``shop`` follows in steps. That is one reload: nginx learns of the slots."""
-        steps = [{"weight": 20, "for": "2s"}, {"weight": 50, "for": "2s"}]
-        self.rollout["shop"] = {"strategy": "canary", "steps": steps, "bake": "2s"}
-        self.host.commit({"apps/shop/app.yaml": self._manifest("shop")})
-        self.finish("shop")
-        current = self.host.state / "nginx" / "current" / "reconciler.conf"
-        self.host.wait(lambda: "split_clients" in current.read_text(), what="nginx knows the slots")
-        self.host.wait(lambda: (self.host.status() or {})["result"] == "converged", what="nothing is left to do")
+    def leftovers(self, name: str) -> list[str]:
+        """What is there of an app beside its newest version, or is missing of that."""
+        found, version = self.host.containers(name, everything=True), f"VERSION={self._versions[name]}"
+        said = [f"{each.name} is {each.status}" for each in found if each.status != "running"]
+        said += [f"{each.name} is another version" for each in found if version not in each.attrs["Config"]["Env"]]
+        said += [f"{len(found)} containers"] if len(found) != self.replicas(name) else []
+        addresses = [each.attrs["NetworkSettings"]["Networks"][self.host.network]["IPAddress"] for each in found]
+        named = [line.split()[0] for line in self.name(name).read_text().splitlines()]
+        said += [f"the name has {named}, not {addresses}"] if sorted(named) != sorted(addresses) else []
+        directories = list((self.host.state / "files" / name).iterdir())
+        return said + ([f"files: {directories}"] if len(directories) != 1 else [])
 
-    def wait_share(self, weight: int) -> None:
-        """Wait until the new ``shop`` has so many percent."""
+    def wait_share(self, name: str, weight: int) -> None:
+        """Wait until an app's new version has so many percent."""
         told = f"canary at {weight} %"
-        self.host.wait(lambda: told in self.host.app("shop")["message"], what=told)
+        self.host.wait(lambda: told in self.host.app(name)["message"], what=told)
 
     def kill_names(self) -> None:
         """SIGKILL for dnsmasq; the agent starts another one."""
@@ -134,36 +152,59 @@ class Rollouts:
         finally:
             self._relay.deaf = False
 
-    def _manifest(self, name: str) -> str:
-        return self.host.manifest(
-            name,
-            image=IMAGE,
-            replicas=REPLICAS[name],
-            environment={"VERSION": str(self._versions[name])},
-            ingress=[{"host": f"{name}.example.com", "port": 8080, "max_body": "8MiB"}],
-            rollout={"drain": self.drain, **self.rollout.get(name, {})},
-        )
+    def replicas(self, name: str) -> int:
+        """So many an app has."""
+        return int(self.apps[name].get("replicas", 1))
 
-    def _file(self, name: str) -> Path:
+    def name(self, name: str) -> Path:
+        """The file with the addresses that an app's name has."""
         return self.host.state / "names" / name
+
+    def _commit(self, names: Iterable[str], **different: Any) -> None:
+        files: dict[str, str | bytes | None] = {}
+        for name in names:
+            version = str(self._versions[name])
+            files[f"apps/{name}/app.yaml"] = self._manifest(name, version, {**self.apps[name], **different})
+            files[f"apps/{name}/version"] = version
+        self.host.commit(files)
+
+    def _manifest(self, name: str, version: str, fields: Fields) -> str:
+        mine = {
+            "image": IMAGE,
+            "environment": {"VERSION": version},
+            "files": [{"source": "version", "target": "/etc/version"}],
+            "ingress": [{"host": f"{name}.example.com", "port": 8080, "max_body": "8MiB"}],
+            **fields,
+        }
+        mine["rollout"] = {"drain": self.drain, **fields.get("rollout", {})}
+        return self.host.manifest(name, **mine)
 
     # -- what is seen ---------------------------------------------------------------------------------------------
 
     def measure(
         self,
-        scenario: Callable[[Rollouts], object],
+        scenario: Scenario,
         *,
         hosts: tuple[str, ...] = ("shop", "api"),
         clients: int = 12,
         pause: float = 0.02,
+        called: str = "",
     ) -> Seen:
-        """Let clients ask, and open connections to ``still``, while the scenario happens, and a second longer."""
+        """Let clients ask, and open connections to ``still``, while the scenario happens, and a second longer.
+
+        Args:
+            scenario: What happens.
+            hosts: The apps that clients ask.
+            clients: So many for each.
+            pause: Seconds between an answer and the next request.
+            called: The app that ``still`` calls; empty: the first that clients ask.
+        """
         seen, address = Seen(), ("127.0.0.1", self.host.http)
         before, began = self.host.nginx.reloads, time.monotonic()
         with ExitStack() as stack:
             pinned = stack.enter_context(Pinned(address, "still.example.com"))
             loads = [stack.enter_context(traffic(address, f"{name}.example.com", clients, pause)) for name in hosts]
-            calls = stack.enter_context(self._calls("still", "shop"))
+            calls = stack.enter_context(self._calls("still", called or hosts[0]))
             time.sleep(0.5)
             scenario(self)
             seen.seconds = time.monotonic() - began - 0.5
@@ -199,58 +240,75 @@ class Rollouts:
 
 # -- scenarios -------------------------------------------------------------------------------------------------------
 
+Scenario = Callable[[Rollouts], object]
 
-def upgrade_one(lab: Rollouts) -> None:
-    """From one version to the next."""
-    lab.upgrade("shop")
-    lab.finish("shop")
-
-
-def upgrade_two_at_once(lab: Rollouts) -> None:
-    """In one commit."""
-    lab.upgrade("shop", "api")
-    lab.finish("shop", "api")
+NEVER_READY: Fields = {
+    "command": [PYTHON, "-I", "-S", "/app/sick.py", "late", "8080"],
+    "health": {"http": "/healthz", "port": 8080, "interval": "1s", "deadline": "5m"},
+}
+"""A version that is waited for longer than any scenario takes."""
 
 
-def before_the_switch(happens: Callable[[Rollouts], None]) -> Callable[[Rollouts], None]:
+def upgrade(*names: str) -> Scenario:
+    """From one version to the next, in one commit."""
+
+    def scenario(lab: Rollouts) -> None:
+        lab.upgrade(*names)
+        lab.finish(*names)
+
+    return scenario
+
+
+def before_the_switch(happens: Scenario, name: str = "shop") -> Scenario:
     """Something happens while the new version starts."""
 
     def scenario(lab: Rollouts) -> None:
-        lab.upgrade("shop")
-        lab.wait_started("shop")
+        lab.upgrade(name)
+        lab.wait_started(name)
         happens(lab)
-        lab.finish("shop")
+        lab.finish(name)
 
     return scenario
 
 
-def after_the_switch(happens: Callable[[Rollouts], None]) -> Callable[[Rollouts], None]:
-    """Something happens while the old version drains."""
+def after_the_switch(happens: Scenario, name: str = "shop") -> Scenario:
+    """Something happens while the old version drains; or, one by one, while the first of the old replicas does."""
 
     def scenario(lab: Rollouts) -> None:
-        lab.upgrade("shop")
-        lab.wait_switched("shop")
+        lab.upgrade(name)
+        lab.wait_switched(name)
         happens(lab)
-        lab.finish("shop")
+        lab.finish(name)
 
     return scenario
 
 
-def revert(lab: Rollouts) -> None:
-    """A person takes the commit back."""
-    lab.revert("shop")
+def overtaken(name: str) -> Scenario:
+    """A newer commit, while a version is waited for that would not be healthy for minutes."""
+
+    def scenario(lab: Rollouts) -> None:
+        lab.upgrade(name, **NEVER_READY)
+        lab.wait_started(name)
+        lab.upgrade(name)
+        lab.finish(name)
+
+    return scenario
 
 
-def canary(lab: Rollouts) -> None:
+def canary(name: str) -> Scenario:
     """Twice in steps: the agent is killed in the middle of the first time, and the second is reverted in its middle."""
-    lab.upgrade("shop")
-    lab.wait_share(20)
-    lab.kill_agent()
-    lab.finish("shop")
-    lab.upgrade("shop")
-    lab.wait_share(50)
-    lab.revert("shop")
-    lab.finish("shop")
+
+    def scenario(lab: Rollouts) -> None:
+        lab.upgrade(name)
+        lab.wait_share(name, 20)
+        lab.kill_agent()
+        lab.finish(name)
+        lab.upgrade(name)
+        lab.wait_share(name, 50)
+        lab.revert()
+        lab.finish(name)
+
+    return scenario
 
 
 def events_lost(lab: Rollouts) -> None:
