@@ -167,9 +167,9 @@ class Agent:
             if failed:
                 wait = min(_SLOWEST_WALK, 2.0 ** min(failures, 10) / 2)
             elif made.wake_at is not None:
-                wait = min(wait, max(0.0, made.wake_at - time.time()))
-            self._wake.wait(wait)
-            self._hurry.wait(_GAP)
+                wait = min(wait, max(_GAP, made.wake_at - time.time()))
+            if self._wake.wait(wait):  # more may come
+                self._hurry.wait(_GAP)
 
     def _poller(self) -> None:
         failures = 0
