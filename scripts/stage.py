@@ -120,6 +120,10 @@ proof=$(busybox sha256sum /run/secrets/payment_key | busybox cut -c 1-12)
 printf 'Content-Type: text/plain\\r\\n\\r\\n%s orders in %s, payment key sha256:%s\\n' "$orders" "$currency" "$proof"
 """
 
+_MANAGE = b"""#!/bin/sh
+echo "$1 $RECONCILER_DIRECTION to $RECONCILER_TO_IMAGE: the orders can stay as they are"
+"""
+
 _ANSWER = b"""#!/bin/sh
 read -r password command || exit 0
 [ "$password" = "$(cat /run/secrets/password)" ] || { echo 'wrong password'; exit 1; }
@@ -162,7 +166,13 @@ def make_images(engine: PrivateEngine) -> list[str]:
     engine.import_image(
         f"{_SHOP}/api:2.3.1",
         changes=_SERVE,
-        files={"bin/call": _CALL, "www/healthz": b"ok\n", "www/api/about": b"", "www/cgi-bin/index.cgi": _API},
+        files={
+            "bin/call": _CALL,
+            "manage.py": _MANAGE,
+            "www/healthz": b"ok\n",
+            "www/api/about": b"",
+            "www/cgi-bin/index.cgi": _API,
+        },
     )
     engine.import_image(
         f"{_SHOP}/db:16.4", changes=('CMD ["/bin/db"]', "USER app"), files={"bin/db": _DB, "bin/answer": _ANSWER}
