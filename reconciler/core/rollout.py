@@ -387,9 +387,7 @@ class _Rollout:
                 self.step_.say("Retiring", f"{container.name} is stopped and removed: {why}")
 
     def _finish(self) -> None:
-        needed = {self.desired.fingerprint, self.facts.pending}
-        if not self.step_.actions:
-            end_unneeded(self.step_, self.app.name, self.tasks, needed)
+        end_unneeded(self.step_, self.facts, self.desired, self.tasks)
         if self.step_.actions or self.retiring or not self.all_ready:
             if not self.all_ready:
                 sick = [self.ready[slot][2] or c.name for slot, c in self.current.items() if not self.ready[slot][0]]

@@ -6,14 +6,14 @@ Where the manifest names one host that runs it for all (``on``), the others ask,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from reconciler.core import actions as act
 from reconciler.core.direction import environment, way_to
 from reconciler.core.guarding import healthy_now
 from reconciler.core.model import Container, DesiredApp, Role, Task
-from reconciler.core.retiring import take_away
+from reconciler.core.retiring import is_up, take_away
 from reconciler.core.step import Facts, Step
 
 ROLES: frozenset[Role] = frozenset({"task", "check", "after"})
@@ -38,7 +38,7 @@ def before_deploy(
     """
     role: Role = "check" if task.on not in {"", facts.host} else "task"
     ours = [c for c in containers if c.claim and (c.claim.fingerprint, c.claim.role) == (desired.fingerprint, role)]
-    others = [c for c in containers if c not in ours and c.state == "running"]
+    others = [c for c in containers if c not in ours and is_up(c)]
     if others:  # two migrations at once would be worse than a wait
         what = "after_deploy" if others[0].claim and others[0].claim.role == "after" else "before_deploy"
         until = others[0].started_at + _patience(others[0], facts, task)
@@ -61,15 +61,18 @@ def end_task(step: Step, app: str, container: Container, why: str) -> None:
     step.say("BeforeDeploy", why)
 
 
-def end_unneeded(step: Step, app: str, containers: Iterable[Container], needed: Collection[str]) -> None:
+def end_unneeded(step: Step, facts: Facts, desired: DesiredApp, containers: Iterable[Container]) -> None:
     """Take away what was done before versions that are not wanted any more, one at a time.
 
-    What runs after a deployment is looked after by ``afterwards``: it may not be on record yet that it ended well.
+    One that runs is cut short for the version that is there, but not for a newer one: that waits for its end. What
+    runs after a deployment is looked after by ``afterwards``: it may not be on record yet that it ended well.
     """
+    needed = {desired.fingerprint, facts.pending}
     for container in containers:
         claim = container.claim
-        if claim and claim.role != "after" and claim.fingerprint not in needed and not step.actions:
-            end_task(step, app, container, "its version is not wanted any more")
+        unneeded = claim and claim.role != "after" and claim.fingerprint not in needed
+        if unneeded and not step.actions and not (facts.pending and is_up(container)):
+            end_task(step, desired.name, container, "its version is not wanted any more")
 
 
 def task_of(facts: Facts, desired: DesiredApp, role: Role, command: tuple[str, ...]) -> act.RunTask | None:
@@ -124,9 +127,11 @@ def _has_ended_well(step: Step, facts: Facts, desired: DesiredApp, task: Task, c
     until = container.started_at + task.timeout
     if not _is_started(step, desired, container):
         return False
-    if container.state == "running" and facts.now < until:
+    if container.state == "removing":  # somebody's hand; what is not there has not run
+        step.say("BeforeDeploy", "before_deploy is being removed, and runs again then")
+    elif is_up(container) and facts.now < until:
         step.wait(until, "BeforeDeploy", "before_deploy is running; no traffic has moved")
-    elif container.state == "running":
+    elif is_up(container):
         step.give_up(desired, "BeforeDeployTimeout", f"before_deploy did not end within {task.timeout:g} s", container)
     elif container.state != "exited" or container.exit_code != 0:
         step.give_up(desired, "BeforeDeployFailed", f"before_deploy {how_it_ended(container)}", container)

@@ -21,8 +21,8 @@ from harness.builders import (
 )
 
 from reconciler.core import actions as act
-from reconciler.core.model import DesiredApp, Memory, Observed, Task
-from reconciler.core.simulate import empty_host, forecast
+from reconciler.core.model import DesiredApp, Memory, Observed, Target, Task
+from reconciler.core.simulate import Paper, empty_host, forecast
 from reconciler.core.wanted import Wanted
 
 LATER = NOW + 10_000
@@ -176,3 +176,49 @@ def test_a_check_that_could_not_start_is_made_anew_and_one_that_was_not_started_
     assert kinds(steps(new, observed, memory, LATER + 1)) == ["RemoveContainer"]
     new, observed, memory = asking(state="created")
     assert kinds(steps(new, observed, memory, LATER + 1)) == ["StartContainer"]
+
+
+# --- a newer commit while one runs ------------------------------------------------------------------------------------
+
+MIGRATED = app(before_deploy=Task(("migrate",), timeout=60))
+FIRST = desired(MIGRATED)
+SECOND, THIRD = (desired(MIGRATED, image=f"sha256:{n}", revision=f"{n}" * 40) for n in (2, 3))
+
+
+def migrating(**state: Any) -> Paper:
+    """The first version runs, and before_deploy of the second is in this state."""
+    before = converged(FIRST)
+    host = paper(before.observed, before.memory, toward(SECOND), LATER)
+    for action in steps(host.wanted, host.observed, host.memory, host.now).actions:
+        host.do(action)
+    running = {"state": "running", "exit_code": None, "started_at": LATER, "finished_at": 0.0}
+    host.observed = changed(host.observed, f"shop.before.{SECOND.fingerprint[:8]}", **{**running, **state})
+    return host
+
+
+def toward(version: DesiredApp) -> Wanted:
+    return wanted(version, shop=Target("shop", version, previous=None if version is FIRST else FIRST))
+
+
+@pytest.mark.parametrize("state", ["running", "paused"])
+def test_a_newer_version_lets_a_migration_come_to_its_end(state: str) -> None:
+    host = migrating(state=state)
+    host.wanted = toward(THIRD)
+    made = steps(host.wanted, host.observed, host.memory, LATER + 10)
+    assert (made.actions, made.wake_at) == ((), LATER + 60)
+    assert made.statuses["shop"].message == "waiting for before_deploy of another version to end"
+    host.observed = changed(host.observed, f"shop.before.{SECOND.fingerprint[:8]}", state="exited", exit_code=0)
+    made = steps(host.wanted, host.observed, host.memory, LATER + 11)
+    assert [a.name[:20] for a in made.actions if isinstance(a, act.RunTask)] == [f"shop.before.{THIRD.fingerprint[:8]}"]
+
+
+def test_going_back_to_the_version_that_runs_ends_a_migration() -> None:
+    host = migrating()
+    assert kinds(steps(toward(FIRST), host.observed, host.memory, LATER + 10)) == ["StopContainer", "RemoveContainer"]
+
+
+@pytest.mark.parametrize("state", ["paused", "removing"])
+def test_what_a_hand_does_to_a_migration_is_no_failure_of_it(state: str) -> None:
+    host = migrating(state=state)
+    made = steps(host.wanted, host.observed, host.memory, LATER + 10)
+    assert (made.actions, made.statuses["shop"].reason) == ((), "BeforeDeploy")
