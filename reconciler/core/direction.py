@@ -34,7 +34,7 @@ def is_back(versions: Sequence[Version], come: tuple[str, str], go: tuple[str, s
         come: Image id and fingerprint of the version that is left.
         go: Likewise, of the one that is to come.
     """
-    here = 0 if come[0] != go[0] else 1  # the same image: what else changed decides
+    here = _by(come, go)
     was, will = (_first(versions, pair[here], here) for pair in (come, go))
     return was is not None and will is not None and will < was
 
@@ -43,7 +43,8 @@ def crossed(versions: Sequence[Version], come: tuple[str, str], go: tuple[str, s
     """Versions whose before_deploy ran and is gone back over, the latest first; none on a way forward."""
     if not is_back(versions, come, go):
         return ()
-    first = min(_first(versions, go[0], 0) or 0, _first(versions, go[1], 1) or 0) or 0
+    here = _by(come, go)
+    first = _first(versions, go[here], here) or 0
     last = next((v.place for v in versions if v.fingerprint == come[1]), 0)
     over = [v for v in versions if first < v.place <= max(last, first) and v.before and v.fingerprint != go[1]]
     return tuple(sorted(over, key=lambda version: -version.place))
@@ -58,6 +59,11 @@ def environment(way: Way, desired: DesiredApp) -> Mapping[str, str]:
         f"{RESERVED}TO_REVISION": desired.revision,
         f"{RESERVED}TO_IMAGE": desired.app.image,
     }
+
+
+def _by(come: tuple[str, str], go: tuple[str, str]) -> int:
+    """Which of the two tells the order: the image; where that is the same, what else changed."""
+    return 0 if come[0] != go[0] else 1
 
 
 def _first(versions: Iterable[Version], name: str, by: int) -> int | None:

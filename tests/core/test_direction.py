@@ -43,6 +43,11 @@ def test_what_a_way_back_goes_over() -> None:
     assert [v.fingerprint for v in crossed(VERSIONS, ("i2", "f2b"), ("i2", "f2"))] == ["f2b", "f3"]
     assert crossed(VERSIONS, ("i2", "f2"), ("i1", "f1")) == ()
     assert crossed(VERSIONS, ("i1", "f1"), ("i3", "f3")) == ()
+    # What ran before the image served for the first time, or before the version that comes back, has not run since.
+    each = tuple(replace(version, before="migrate") for version in VERSIONS)
+    assert [v.fingerprint for v in crossed(each, ("i3", "f3"), ("i2", "changed"))] == ["f3"]
+    same = tuple(replace(version, image="i") for version in each)
+    assert [v.fingerprint for v in crossed(same, ("i", "f2b"), ("i", "f3"))] == ["f2b"]
 
 
 def facts(**changes: object) -> Facts:
