@@ -31,6 +31,8 @@ from reconciler.core.model import (
     Version,
 )
 from reconciler.core.plan import Plan, plan
+from reconciler.core.retiring import is_up
+from reconciler.core.tasks import ROLES
 from reconciler.core.wanted import Wanted
 
 _ROUNDS = 2_000
@@ -72,6 +74,8 @@ def forecast(wanted: Wanted, observed: Observed, memory: Memory, subnet: str, no
     for _ in range(_ROUNDS):
         made = plan(paper.wanted, paper.observed, paper.memory, subnet, paper.now)
         if not made.actions:
+            if paper.end_tasks():
+                continue
             if made.wake_at is None or made.wake_at > paper.now + 86_400:
                 break
             paper.now = max(made.wake_at, paper.now + 0.01)
@@ -106,6 +110,13 @@ class Paper:
     def name(self, app: str) -> NameState:
         """One name."""
         return self.observed.names.names.get(app, NameState((), 0.0, ()))
+
+    def end_tasks(self) -> bool:
+        """Let the tasks that run end well. Whether there were any."""
+        running = [c for c in self.observed.engine.containers if is_up(c) and c.claim and c.claim.role in ROLES]
+        for task in running:
+            self._change(task.id, state="exited", exit_code=0, pid=0, finished_at=self.now)
+        return bool(running)
 
     def do(self, action: act.Action) -> None:  # noqa: C901, PLR0912, PLR0915  (one flat table, like apply.perform)
         """Let an action have gone well."""

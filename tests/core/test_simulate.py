@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.builders import NOW, SUBNET, app, converged, desired, wanted
+from harness.builders import NOW, SUBNET, app, changed, converged, desired, wanted
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core import actions as act
-from reconciler.core.model import App, DesiredApp, Health, Memory, Observed, Volume
+from reconciler.core.model import App, Container, DesiredApp, Health, Memory, Observed, Task, Volume
 from reconciler.core.plan import plan
 from reconciler.core.rollout import strategy_of
 from reconciler.core.simulate import Paper, by_app, empty_host, forecast
@@ -119,3 +119,27 @@ def test_a_forecast_counts_how_long_an_app_is_down() -> None:
 def test_events_are_told_app_by_app_in_the_order_in_which_apps_come() -> None:
     end = converged(desired(app("web", depends_on=("db",))), desired(app("db")))
     assert [name for name, _ in by_app(end.events) if name] == ["db", "web"]
+
+
+def test_a_task_that_runs_ends_well() -> None:
+    manifest = app(before_deploy=Task(("migrate",)), after_deploy=Task(("warm",)))
+    old, new = desired(manifest), desired(manifest, image="sha256:2")
+    before = converged(old)
+    for role in ("task", "after"):
+        paper = Paper(before.observed, before.memory, wanted(new), NOW + 1000)
+        while not any(c.claim and (c.claim.role, c.claim.fingerprint) == (role, new.fingerprint) for c in tasks(paper)):
+            made = plan(paper.wanted, paper.observed, paper.memory, SUBNET, paper.now)
+            for action in made.actions:
+                paper.do(action)
+                if isinstance(action, act.RunTask) and action.role == role:
+                    break
+            paper.now = max(paper.now, made.wake_at or 0)
+        for state in ("running", "paused", "created"):
+            begun = changed(paper.observed, tasks(paper)[-1].name, state=state, exit_code=None, finished_at=0.0)
+            end = forecast(paper.wanted, begun, paper.memory, SUBNET, paper.now)
+            assert end.end.converged
+            assert not any(isinstance(e.action, act.Quarantine | act.AfterDeployFailed) for e in end.events)
+
+
+def tasks(paper: Paper) -> list[Container]:
+    return [c for c in paper.observed.engine.containers if c.claim and c.claim.role != "replica"]
