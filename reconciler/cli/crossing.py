@@ -22,7 +22,10 @@ def crossing(
         desired: The version that is to come.
         applied: The manifest of the one that was applied last, where it can be read.
     """
-    old = next((c for c in runs if c.claim and c.claim.fingerprint != desired.fingerprint), None)
+    # One that is still on its way never served: what is gone back from is what was applied last.
+    served = versions[0].fingerprint if versions else ""
+    others = [c for c in runs if c.claim and c.claim.fingerprint != desired.fingerprint]
+    old = next((c for c in others if c.claim and c.claim.fingerprint == served), next(iter(others), None))
     if old is None or old.claim is None:
         return ""
     come, go = (old.image, old.claim.fingerprint), (desired.spec.image, desired.fingerprint)

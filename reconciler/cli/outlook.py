@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from reconciler.cli.changes import Case, Change, change_of, routes_only
 from reconciler.cli.steps import noticeable
-from reconciler.cli.text import count, listed
+from reconciler.cli.text import clean, count, listed
 from reconciler.core import actions as act
 from reconciler.core.model import App, Observed, Problem
 from reconciler.core.plan import Plan
+from reconciler.core.retiring import is_up
 from reconciler.core.simulate import Forecast, by_app
+from reconciler.core.tasks import ROLES
 
 _BY_HAND = {
     "InvalidManifest": "Correct the manifest and commit",
@@ -23,9 +25,9 @@ _BY_HAND = {
 _AT_ONCE = (
     *("health", "rollout", "depends_on", "before_deploy", "rehearse_rollback", "pull_policy", "registry_credentials"),
 )
+"""Fields of a manifest that are no part of a container: they count from the commit on."""
 _NEXT_TIME = ("after_deploy",)
 """Likewise, but they count from the next deployment on."""
-"""Fields of a manifest that are no part of a container: they count from the commit on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,3 +230,22 @@ def _notes(case: Case) -> Iterable[str]:
         later = [one for one in _NEXT_TIME if getattr(app, one) != getattr(desired.app, one)]
         if later and desired.fingerprint in {c.claim.fingerprint for c in case.containers[name] if c.claim}:
             yield f"{name}: {listed(later)} changed; that counts from the next version on"
+    yield from _tasks(case)
+
+
+def _tasks(case: Case) -> Iterable[str]:
+    """What is no step of this plan, because it has begun already; and what going on or back leaves behind."""
+    applied = case.forecast.began.applied
+    for container in sorted(case.before.engine.containers, key=lambda c: c.name):
+        claim = container.claim
+        if claim is None or not container.owned or claim.role not in ROLES:
+            continue
+        desired, serves = case.desired(claim.app), applied.get(claim.app)
+        task = {"after": "after_deploy", "check": "the check of before_deploy"}.get(claim.role, "before_deploy")
+        of = f"{claim.app}: {task} of {clean(claim.image)} ({claim.revision[:8]})"
+        known = {one.fingerprint for one in (desired, serves) if one is not None}
+        if claim.role == "task" and container.started_at and claim.fingerprint not in known:
+            did = "is cut short" if len(known) == 1 and is_up(container) else "has begun"
+            yield f"{of} {did}; what it changed in the database stays, although that version does not serve"
+        elif is_up(container):
+            yield f"{of} is running now"

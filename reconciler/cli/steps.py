@@ -101,7 +101,8 @@ def steps_of(actions: Iterable[act.Action], scene: Scene) -> tuple[str, ...]:
             lines.append(
                 f"keep {_whom(_names(group), scene)} for {duration(scene.app.rollout.bake)}, to go back at once"
             )
-        if phase == "retire" and not scene.recreate and any(isinstance(a, act.StopContainer) for a in group):
+        stopped = [a for a in group if isinstance(a, act.StopContainer) and not _is_task(a)]
+        if phase == "retire" and not scene.recreate and stopped:
             lines.append(_until_drained(group, scene))
         lines.append(_sentence(phase, group, scene))
         before = phase
@@ -131,7 +132,7 @@ def _phase(action: act.Action) -> _Phase | None:
     return _PHASES.get(type(action))
 
 
-def _is_task(action: act.StartContainer | act.RemoveContainer) -> bool:
+def _is_task(action: act.StartContainer | act.StopContainer | act.RemoveContainer) -> bool:
     return action.name.startswith(tuple(f"{action.app}.{word}." for word in ("before", "check", "after")))
 
 

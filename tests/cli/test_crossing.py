@@ -45,3 +45,16 @@ def test_each_command_is_named_once_and_nothing_of_it_is_more_than_text() -> Non
 def test_the_plan_of_a_revert_says_so() -> None:
     situation = SITUATIONS["back-over-a-migration"]()
     assert situation.forecast.end.converged
+
+
+def test_what_never_served_is_not_what_is_gone_back_from() -> None:
+    """A third version is on its way when the first one comes back."""
+    first, second, third = (
+        desired(app(image=f"shop:{n}"), image=f"sha256:{n}", revision=f"{n}" * 40) for n in (1, 2, 3)
+    )
+    runs = [c for v in (third, second) for c in converged(v).observed.engine.containers]
+    versions = (
+        Version(second.fingerprint, "sha256:2", 0.0, second.revision, 2, "shop:2", "migrate"),
+        Version(first.fingerprint, "sha256:1", 0.0, first.revision, 1, "shop:1"),
+    )
+    assert crossing(versions, runs, first).startswith("going back from shop:2 (22222222) to shop:1 (11111111)")

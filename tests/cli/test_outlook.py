@@ -3,10 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from harness.plans import SITUATIONS, Situation
+from harness.builders import changed
+from harness.plans import LATER, SITUATIONS, Situation
 
 from reconciler.cli.outlook import Outlook, forecast_exit_code, in_sync, outlook
 from reconciler.core.model import Brought
+from reconciler.core.simulate import Paper
 
 
 def look(situation: Situation) -> Outlook:
@@ -80,3 +82,36 @@ def test_an_image_that_goes_is_told_and_is_no_difference_by_itself() -> None:
     assert name in note
     assert look(situation).in_sync
     assert forecast_exit_code(situation.forecast, situation.start) == 0
+
+
+def under_way(state: str) -> Situation:
+    """before_deploy of the new version is in this state."""
+    situation = SITUATIONS["upgrade"]()
+    host = Paper(situation.observed, situation.memory, situation.asked, LATER)
+    for action in situation.start.actions:
+        host.do(action)
+    (task,) = (c for c in host.observed.engine.containers if ".before." in c.name)
+    host.observed = changed(host.observed, task.name, state=state, started_at=LATER)
+    return replace(situation, observed=host.observed)
+
+
+def reverted(situation: Situation) -> Situation:
+    return replace(situation, asked=SITUATIONS["nothing-to-do"]().asked)
+
+
+def test_a_task_that_runs_is_taken_to_end_well_and_is_told_of() -> None:
+    seen = look(under_way("running"))
+    assert seen.standing == ()
+    assert [change.kind for change in seen.changes] == ["upgrade"]
+    assert seen.notes == ("shop: before_deploy of shop:2 (1a2b3c4d) is running now",)
+
+
+@pytest.mark.parametrize(("state", "did"), [("running", "is cut short"), ("exited", "has begun")])
+def test_going_back_says_that_a_migration_has_begun_whose_version_never_served(state: str, did: str) -> None:
+    seen = look(reverted(under_way(state)))
+    assert seen.standing == ()
+    assert seen.notes == (
+        f"shop: before_deploy of shop:2 (1a2b3c4d) {did}; what it changed in the database stays, although that "
+        f"version does not serve",
+    )
+    assert not any("connected" in step for change in seen.changes for step in change.steps)
