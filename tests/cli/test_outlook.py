@@ -110,8 +110,6 @@ def test_a_task_that_runs_is_taken_to_end_well_and_is_told_of() -> None:
 def test_going_back_says_that_a_migration_has_begun_whose_version_never_served(state: str, did: str) -> None:
     seen = look(reverted(under_way(state)))
     assert seen.standing == ()
-    assert seen.notes == (
-        f"shop: before_deploy of shop:2 (1a2b3c4d) {did}; what it changed in the database stays, although that "
-        f"version does not serve",
-    )
+    (note,) = seen.notes
+    assert note.startswith(f"shop: before_deploy of shop:2 (1a2b3c4d) {did}; what it changed in the database stays")
     assert not any("connected" in step for change in seen.changes for step in change.steps)
