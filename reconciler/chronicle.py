@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from reconciler.core import actions as act
+from reconciler.core.afterwards import in_words
 from reconciler.core.images import normalise
 from reconciler.core.model import Commit, Quarantined, Ran, Target
 from reconciler.core.status import AppStatus
@@ -91,7 +92,8 @@ class Chronicle:
             desired.spec.image,
             Ran(
                 reference=desired.app.image,
-                before=" ".join(task.command)[:_LONGEST_COMMAND] if task else "",
+                before=task.words[:_LONGEST_COMMAND] if task else "",
+                after=in_words(after),
                 due=action.way if after is not None and not action.adopted else None,
             ),
         )
@@ -103,7 +105,8 @@ class Chronicle:
     def after_failed(self, action: act.AfterDeployFailed, logs: str) -> None:
         """The version goes on serving; whoever reads the history sees what of it did not happen."""
         desired = action.desired
-        self._store.after_failed(action.app, desired.fingerprint, action.cause, action.message, logs)
+        tried = in_words(desired.app.after_deploy)
+        self._store.after_failed(action.app, desired.fingerprint, action.cause, action.message, logs, tried)
         reason = f"{action.cause}: {action.message}"
         commit = self._commit(desired.revision)
         self._add(action.app, "after_deploy failed", commit, desired.fingerprint, desired.app.image, reason, None)

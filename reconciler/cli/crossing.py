@@ -58,7 +58,7 @@ def going_back(come: str, go: str, commands: Sequence[str], to: App) -> str:
 
 def command_of(app: App) -> list[str]:
     """What runs before it, in words."""
-    return [] if app.before_deploy is None else [" ".join(app.before_deploy.command)]
+    return [] if app.before_deploy is None else [app.before_deploy.words]
 
 
 def _named(claim: Claim) -> str:

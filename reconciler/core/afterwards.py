@@ -80,6 +80,11 @@ def after_deploy(step: Step, facts: Facts, desired: DesiredApp, containers: Sequ
     return False
 
 
+def in_words(task: Task | None) -> str:
+    """What decides whether an after_deploy fails; another one is worth another try."""
+    return f"{task.words} within {task.timeout:g} s" if task else ""
+
+
 def _is_of(container: Container, due: Due) -> bool:
     claim = container.claim
     return claim is not None and (claim.role, claim.fingerprint, claim.run) == ("after", due.fingerprint, due.run)

@@ -205,6 +205,11 @@ class Task:
     check: tuple[str, ...] = ()
     """How every other host finds out that it has run: this ends with 0 then."""
 
+    @property
+    def words(self) -> str:
+        """The command, for people."""
+        return " ".join(self.command)
+
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
@@ -693,6 +698,8 @@ class Ran:
     """The command of its before_deploy, in words."""
     due: Way | None = None
     """It has an after_deploy, which is due where the version was not applied already, and is told this."""
+    after: str = ""
+    """That after_deploy, as in ``Due.tried``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -707,6 +714,8 @@ class Due:
     """CamelCase, of a failure; empty: it has not failed."""
     message: str = ""
     logs: str = ""
+    tried: str = ""
+    """What failed, in words. A commit that changes it is another try."""
 
     @property
     def run(self) -> str:

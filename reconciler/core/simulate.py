@@ -11,6 +11,7 @@ from typing import assert_never
 
 from reconciler.core import actions as act
 from reconciler.core import slots
+from reconciler.core.afterwards import in_words
 from reconciler.core.model import (
     Applied,
     Blocked,
@@ -168,7 +169,8 @@ class Paper:
                 due = {name: one for name, one in self.memory.due.items() if name != action.app}
                 self.memory = replace(self.memory, due=due)
             case act.AfterDeployFailed():
-                failed = replace(self.memory.due[action.app], cause=action.cause, message=action.message)
+                tried = in_words(action.desired.app.after_deploy)
+                failed = replace(self.memory.due[action.app], cause=action.cause, message=action.message, tried=tried)
                 self.memory = replace(self.memory, due={**self.memory.due, action.app: failed})
             case act.RecordPruned() | act.RemoveLeftovers() | act.CollectImage():
                 self._forget(action)
@@ -190,7 +192,7 @@ class Paper:
         others = [v for v in known if v.fingerprint != desired.fingerprint]
         place = next((v.place for v in known if v not in others), max((v.place for v in known), default=0) + 1)
         before = desired.app.before_deploy
-        ran = " ".join(before.command) if before else ""
+        ran = before.words if before else ""
         reference = desired.app.image
         version = Version(desired.fingerprint, desired.spec.image, self.now, desired.revision, place, reference, ran)
         was = memory.applied.get(action.app)
@@ -199,6 +201,8 @@ class Paper:
             due.pop(action.app, None)
             if desired.app.after_deploy is not None and not action.adopted:
                 due[action.app] = Due(desired.fingerprint, action.way, self.now)
+        elif (owed := due.get(action.app)) and owed.cause and owed.tried != in_words(desired.app.after_deploy):
+            due[action.app] = Due(desired.fingerprint, owed.way, self.now)
         self.memory = replace(
             memory,
             due=due,

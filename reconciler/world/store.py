@@ -53,6 +53,9 @@ _MIGRATIONS = (
         ready INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, revision TEXT NOT NULL, at REAL NOT NULL,
         logs TEXT NOT NULL);
     """,
+    """
+    ALTER TABLE due ADD COLUMN tried TEXT NOT NULL DEFAULT '';
+    """,
 )
 _APPLICATION = 0x7265636F  # "reco"
 
@@ -77,7 +80,9 @@ _ADD_VERSION = f"""
             THEN coalesce((SELECT before FROM versions WHERE app = ?1 AND fingerprint = ?2), '') ELSE ?7 END)"""  # noqa: S608  (our words)
 # Before ``applied`` is written: that this version was not applied yet is what makes its after_deploy due.
 _NO_LONGER_DUE = f"DELETE FROM due WHERE app = ?1 AND NOT EXISTS {_IS_APPLIED}"  # noqa: S608  (our words)
-_NOW_DUE = f"INSERT INTO due SELECT ?1, ?2, ?3, ?4, ?5, ?6, '', '', '' WHERE NOT EXISTS {_IS_APPLIED}"
+_NOW_DUE = f"INSERT INTO due SELECT ?1, ?2, ?3, ?4, ?5, ?6, '', '', '', '' WHERE NOT EXISTS {_IS_APPLIED}"
+# Another time is another run: a container of the failed one that is still there is not taken for it.
+_DUE_AGAIN = "UPDATE due SET at = ?, cause = '', message = '', logs = '' WHERE app = ? AND cause != ''"
 _ADD = f"INSERT INTO history ({_COLUMNS}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608  (our field names)
 _PRUNE_REPAIRS, _PRUNE_REST = (  # apart: repairs may be many, and who goes back must still find the versions
     f"""DELETE FROM history WHERE app = ? AND event {which} AND id <=
@@ -149,6 +154,7 @@ class SqliteStore:
         self._decide(
             (_NO_LONGER_DUE, version),
             *task,
+            (f"{_DUE_AGAIN} AND tried != ?", (at, app, ran.after)),
             *remembered,
             (f"DELETE FROM urged WHERE app = ?1 AND NOT EXISTS {_IS_APPLIED}", version),  # noqa: S608  (our words)
             ("INSERT OR REPLACE INTO applied VALUES (?, ?, ?, ?)", applied),
@@ -164,12 +170,12 @@ class SqliteStore:
         """The after_deploy of a version has ended well."""
         self._decide(("DELETE FROM due WHERE app = ? AND fingerprint = ?", (app, fingerprint)))
 
-    def after_failed(self, app: str, fingerprint: str, cause: str, message: str, logs: str) -> None:
-        """The after_deploy of a version has failed; it is not due again before ``retry``."""
-        failure = (cause, _text(message), _text(logs[-_LOGS:]))
+    def after_failed(self, app: str, fingerprint: str, cause: str, message: str, logs: str, tried: str = "") -> None:
+        """The after_deploy of a version has failed; it is not due again before ``retry``, or a commit changes it."""
+        failure = (cause, _text(message), _text(logs[-_LOGS:]), tried)
         self._decide(
             (
-                "UPDATE due SET cause = ?, message = ?, logs = ? WHERE app = ? AND fingerprint = ?",
+                "UPDATE due SET cause = ?, message = ?, logs = ?, tried = ? WHERE app = ? AND fingerprint = ?",
                 (*failure, app, fingerprint),
             )
         )
@@ -221,8 +227,7 @@ class SqliteStore:
         self._decide(
             ("DELETE FROM quarantined WHERE app = ?", (app,)),
             ("DELETE FROM rehearsed WHERE app = ? AND NOT ready", (app,)),
-            # Another time is another run: a container of the failed one that is still there is not taken for it.
-            ("UPDATE due SET at = ?, cause = '', message = '', logs = '' WHERE app = ? AND cause != ''", (at, app)),
+            (_DUE_AGAIN, (at, app)),
             *((("INSERT OR REPLACE INTO urged VALUES (?, ?)", (app, at)),) if at else ()),
         )
 
@@ -294,8 +299,9 @@ def _rehearsed(connection: sqlite3.Connection) -> dict[str, Rehearsed]:
 
 
 def _due(connection: sqlite3.Connection) -> dict[str, Due]:
-    rows = connection.execute("SELECT app, fingerprint, direction, revision, image, at, cause, message, logs FROM due")
-    return {app: Due(version, Way(*columns[:3]), *columns[3:]) for app, version, *columns in rows}
+    columns = "app, fingerprint, direction, revision, image, at, cause, message, logs, tried"
+    rows = connection.execute(f"SELECT {columns} FROM due")  # noqa: S608  (our words)
+    return {app: Due(version, Way(*rest[:3]), *rest[3:]) for app, version, *rest in rows}
 
 
 def _brought(connection: sqlite3.Connection) -> dict[str, Brought]:

@@ -179,6 +179,19 @@ def test_one_that_fails_takes_nothing_back(state: dict[str, Any], cause: str, wo
     assert look(host).converged
 
 
+@pytest.mark.parametrize("mended", [Task(("warm", "--all"), timeout=60), Task(("warm",), timeout=600)])
+def test_a_commit_that_changes_what_failed_is_another_try(mended: Task) -> None:
+    host = begun(state="exited", exit_code=3)
+    go_on(host, until=act.RemoveContainer)  # and whoever recorded it was killed
+    host.wanted = wanted(replace(NEW, revision="c" * 40), revision="c" * 40)
+    assert runs(go_on(host)) == []
+    later = desired(replace(SHOP, after_deploy=mended), image="sha256:2", revision="d" * 40)
+    assert later.fingerprint == NEW.fingerprint
+    host.wanted = wanted(later, revision="d" * 40)
+    assert len(runs(go_on(host))) == 1
+    assert look(host).converged
+
+
 def test_a_container_of_an_earlier_deployment_of_the_same_version_proves_nothing() -> None:
     host = begun(state="exited", exit_code=0)
     host.memory = replace(host.memory, due={"shop": Due(NEW.fingerprint, Way(), LATER + 77)})

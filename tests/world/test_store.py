@@ -197,6 +197,16 @@ def test_an_after_deploy_that_failed_is_due_again_when_a_person_says_so(store: S
     assert store.memory().due == {"shop": Due("f1", Way(), 20.0)}
 
 
+def test_an_after_deploy_that_failed_is_due_again_when_a_commit_changes_it(store: SqliteStore) -> None:
+    store.record_applied("shop", "r1", "f1", 10.0, "sha256:1", Ran(due=Way(), after="warm"))
+    store.after_failed("shop", "f1", "AfterDeployFailed", "x", "words", "warm")
+    store.record_applied("shop", "r2", "f1", 20.0, "sha256:1", Ran(due=Way(), after="warm"))
+    assert store.memory().due["shop"].cause == "AfterDeployFailed"
+    store.record_applied("shop", "r3", "f1", 30.0, "sha256:1", Ran(due=Way("back"), after="warm --all"))
+    again = store.memory().due["shop"]
+    assert (again.cause, again.logs, again.run, again.way) == ("", "", "30.000", Way())
+
+
 def test_that_a_person_said_to_go_on_counts_until_a_version_is_applied(store: SqliteStore) -> None:
     store.retry("shop", 5.0)
     assert store.memory().urged == {"shop": 5.0}
