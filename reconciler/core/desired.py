@@ -69,7 +69,8 @@ def resolve(app: App, revision: str, inputs: Inputs, key: bytes, roots: Roots) -
         app=app,
         revision=revision,
         fingerprint=_combine(hashes),
-        trial=_combine(hashes, repr(app.health), repr(app.before_deploy)),
+        # Where the younger fields are not set they are left out: what older agents gave up stays given up.
+        trial=_combine(hashes, repr(app.health), repr(app.before_deploy).replace(", on='', check=()", "")),
         fields={name: value[:12] for name, value in hashes.items()},
         spec=_spec(app, inputs.image, secret_environment, _mounts(app, files_directory, secrets_directory)),
         files=files,

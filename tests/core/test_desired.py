@@ -16,6 +16,7 @@ from reconciler.core.model import (
     Resources,
     Rollout,
     SecretsFile,
+    Task,
     Volume,
 )
 from reconciler.core.paths import stored_name
@@ -61,6 +62,14 @@ def test_whatever_makes_the_container_another_is_named(changed: App, field: str)
 )
 def test_what_the_container_does_not_see_replaces_nothing(changed: App) -> None:
     assert desired(changed).fingerprint == desired(app()).fingerprint
+
+
+def test_what_an_older_agent_gave_up_stays_given_up() -> None:
+    """The two values are those of the agent that knew neither ``on`` nor ``check``."""
+    assert desired(app()).trial == "24d684c54bc71849"
+    plain, shared = Task(("migrate",)), Task(("migrate",), on="web-1", check=("is-migrated",))
+    assert desired(app(before_deploy=plain)).trial == "f4ff59ad5e921782"
+    assert desired(app(before_deploy=shared)).trial not in {"24d684c54bc71849", "f4ff59ad5e921782"}
 
 
 def test_secrets_change_the_fingerprint_by_value_and_are_never_told() -> None:
