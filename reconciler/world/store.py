@@ -75,9 +75,10 @@ _ADD_VERSION = f"""
     INSERT OR REPLACE INTO versions (app, fingerprint, image, at, revision, place, reference, before)  -- as newest row
     VALUES (?1, ?2, ?3, ?4, ?5, coalesce((SELECT place FROM versions WHERE app = ?1 AND fingerprint = ?2),
                                          (SELECT max(place) + 1 FROM versions), 1), ?6,
-            -- a before_deploy that a later commit gave to the same version never ran
+            -- a before_deploy that a later commit gave to the same version never ran; older agents wrote none down
             CASE WHEN EXISTS {_IS_APPLIED}
-            THEN coalesce((SELECT before FROM versions WHERE app = ?1 AND fingerprint = ?2), '') ELSE ?7 END)"""  # noqa: S608  (our words)
+            THEN coalesce((SELECT CASE WHEN reference = '' THEN ?7 ELSE before END
+                           FROM versions WHERE app = ?1 AND fingerprint = ?2), '') ELSE ?7 END)"""  # noqa: S608  (our words)
 # Before ``applied`` is written: that this version was not applied yet is what makes its after_deploy due.
 _NO_LONGER_DUE = f"DELETE FROM due WHERE app = ?1 AND NOT EXISTS {_IS_APPLIED}"  # noqa: S608  (our words)
 _NOW_DUE = f"INSERT INTO due SELECT ?1, ?2, ?3, ?4, ?5, ?6, '', '', '', '' WHERE NOT EXISTS {_IS_APPLIED}"

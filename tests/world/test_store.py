@@ -231,6 +231,12 @@ def test_what_ran_before_a_version_is_remembered_as_it_was(store: SqliteStore) -
     assert [v.before for v in store.memory().versions["shop"]] == ["migrate --back", "migrate"]
 
 
+def test_what_an_older_agent_did_not_write_down_is_taken_from_the_manifest(store: SqliteStore) -> None:
+    store.record_applied("shop", "r1", "f1", 1.0, "sha256:1")  # as it did: without the reference
+    store.record_applied("shop", "r2", "f1", 2.0, "sha256:1", Ran("shop:1", "migrate"))  # another app's commit
+    assert [(v.reference, v.before) for v in store.memory().versions["shop"]] == [("shop:1", "migrate")]
+
+
 def test_memory_is_the_same_object_until_somebody_writes(store: SqliteStore, command_line: SqliteStore) -> None:
     store.suspend("a", "", 1.0)
     first = store.memory()
