@@ -13,7 +13,7 @@ from reconciler.core import actions as act
 from reconciler.core.direction import environment, way_to
 from reconciler.core.guarding import healthy_now
 from reconciler.core.model import Container, DesiredApp, Role, Task
-from reconciler.core.retiring import is_up, take_away
+from reconciler.core.retiring import is_up, stop, take_away
 from reconciler.core.step import Facts, Step
 
 ROLES: frozenset[Role] = frozenset({"task", "check", "after"})
@@ -154,14 +154,16 @@ def _has_run_there(step: Step, facts: Facts, desired: DesiredApp, task: Task, co
         step.give_up(desired, "BeforeDeployTimeout", message, container)
         return False
     waiting = f"waiting until {task.on} has run before_deploy (the last check {how_it_ended(container)})"
+    again_at = min(until, container.finished_at + _AGAIN)
     if container.state == "running":
-        late = container.started_at + _ASKING
-        if facts.now >= late:
-            grace = container.stop_grace_period
-            step.actions.append(act.StopContainer(desired.name, "check hangs", container.id, container.name, grace))
-        step.wait(min(until, late), "BeforeDeploy", f"waiting until {task.on} has run before_deploy")
-    elif facts.now < container.finished_at + _AGAIN:
-        step.wait(min(until, container.finished_at + _AGAIN), "BeforeDeploy", waiting)
+        late = min(until, container.started_at + _ASKING)
+        if facts.now < late:
+            step.wait(late, "BeforeDeploy", f"waiting until {task.on} has run before_deploy")
+        else:
+            stop(step, desired.name, container, "check hangs")
+            step.say("BeforeDeploy", f"waiting until {task.on} has run before_deploy; its check hangs")
+    elif facts.now < again_at <= facts.now + _AGAIN:  # later only where the clock was put back
+        step.wait(again_at, "BeforeDeploy", waiting)
     else:
         again = f"{task.on} may have run before_deploy by now"
         step.actions.append(act.StartContainer(desired.name, again, container.id, container.name))

@@ -21,7 +21,7 @@ from harness.builders import (
 )
 
 from reconciler.core import actions as act
-from reconciler.core.model import DesiredApp, Memory, Observed, Target, Task
+from reconciler.core.model import DesiredApp, Memory, Observed, Retry, Target, Task
 from reconciler.core.simulate import Paper, empty_host, forecast
 from reconciler.core.wanted import Wanted
 
@@ -169,6 +169,18 @@ def test_a_check_that_hangs_is_asked_anew() -> None:
     hangs = changed(host.observed, "shop.check.", state="running", exit_code=None, started_at=NOW + 1, created_at=NOW)
     assert steps(new, hangs, host.memory, NOW + 30).wake_at == NOW + 61
     assert kinds(steps(new, hangs, host.memory, NOW + 61)) == ["StopContainer"]
+
+
+def test_a_check_that_hangs_and_cannot_be_stopped_is_no_busy_loop() -> None:
+    new, observed, memory = asking(state="running", exit_code=None, created_at=LATER + 9, started_at=LATER - 60)
+    waits = Retry(LATER + 40, 3, "DockerUnavailable", "no answer")
+    made = steps(new, observed, replace(memory, retries={act.upkeep_lane("shop"): waits}), LATER + 10)
+    assert (made.actions, made.wake_at) == ((), LATER + 40)
+
+
+def test_a_clock_that_was_put_back_does_not_keep_a_check_from_being_asked() -> None:
+    new, observed, memory = asking(exit_code=1, created_at=LATER, finished_at=LATER + 1)
+    assert kinds(steps(new, observed, memory, LATER - 3600)) == ["StartContainer"]
 
 
 def test_a_check_that_could_not_start_is_made_anew_and_one_that_was_not_started_is_started() -> None:
