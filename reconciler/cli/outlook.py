@@ -220,6 +220,9 @@ def _notes(case: Case) -> Iterable[str]:
     for event in case.forecast.events:
         if isinstance(event.action, act.CollectImage) and event.action.image in here:
             yield f"Afterwards an image is removed from this host: {event.action.reason}"
+    runs = {
+        e.action.app for e in case.forecast.events if isinstance(e.action, act.RunTask) and e.action.role == "after"
+    }
     for name, app in sorted(case.applied.items()):
         desired = case.desired(name)
         if desired is None or name not in case.containers:
@@ -228,7 +231,8 @@ def _notes(case: Case) -> Iterable[str]:
         if changed:
             yield f"{name}: {listed(changed)} changed; that counts at once and restarts nothing by itself"
         later = [one for one in _NEXT_TIME if getattr(app, one) != getattr(desired.app, one)]
-        if later and desired.fingerprint in {c.claim.fingerprint for c in case.containers[name] if c.claim}:
+        same = desired.fingerprint in {c.claim.fingerprint for c in case.containers[name] if c.claim}
+        if later and same and name not in runs:  # one that failed is run again
             yield f"{name}: {listed(later)} changed; that counts from the next version on"
     yield from _tasks(case)
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 from harness.builders import changed
-from harness.plans import LATER, SITUATIONS, Situation
+from harness.plans import DB, LATER, SHOP, SITUATIONS, Situation, asked, new
 
 from reconciler.cli.outlook import Outlook, forecast_exit_code, in_sync, outlook
-from reconciler.core.model import Brought
+from reconciler.core.model import Brought, Due, Task, Way
 from reconciler.core.simulate import Paper
 
 
@@ -113,3 +113,16 @@ def test_going_back_says_that_a_migration_has_begun_whose_version_never_served(s
     (note,) = seen.notes
     assert note.startswith(f"shop: before_deploy of shop:2 (1a2b3c4d) {did}; what it changed in the database stays")
     assert not any("connected" in step for change in seen.changes for step in change.steps)
+
+
+def test_an_after_deploy_that_failed_counts_at_once_when_a_commit_changes_it() -> None:
+    calm = SITUATIONS["nothing-to-do"]()
+    old = replace(SHOP, after_deploy=Task(("warm",)))
+    serves = calm.memory.applied["shop"].fingerprint
+    mended = replace(calm, asked=asked(new(replace(SHOP, after_deploy=Task(("warm", "--all")))), new(DB)))
+    mended = replace(mended, applied={"shop": old, "db": DB})
+    assert look(mended).notes == ("shop: after_deploy changed; that counts from the next version on",)
+    failed = Due(serves, Way(), LATER - 9, "AfterDeployFailed", "it failed", "", "warm within 300 s")
+    seen = look(replace(mended, memory=replace(mended.memory, due={"shop": failed})))
+    assert seen.notes == ()
+    assert [step[:16] for change in seen.changes for step in change.steps] == ["run after_deploy"]
