@@ -99,6 +99,9 @@ class Canary:
         """
         if not self.asked or self._promoted or not (ready or self.given):
             return False
+        if ready and self._old_is_sick():
+            self.step.say("Canary", "no replica of the old version is healthy, so the new one has all requests at once")
+            return False
         steps, reached = self.desired.app.rollout.steps, self._reached
         splits = self.facts.splits
         if splits is False or (splits is None and not reached) or not self.names:
@@ -183,6 +186,12 @@ class Canary:
                 detail = is_ready(container, self.desired.app, observed, now)[2]
                 return f"{container.name} is not healthy any more{f' ({detail})' if detail else ''}"
         return ""
+
+    def _old_is_sick(self) -> bool:
+        """It would have most of the requests until the steps are over: a migration may have broken it."""
+        previous, observed = self.facts.target.previous, self.facts.observed
+        app = previous.app if previous is not None else self.desired.app
+        return all(is_sick(c, app, observed) for c in self.old if c.address in self.kept)
 
     def _worse(self) -> str:
         """By what nginx saw: too many 5xx, and a larger part than of the version before."""

@@ -431,6 +431,20 @@ def test_a_strategy_that_changes_in_the_middle_counts_at_once() -> None:
     assert kinds(life.look())[:2] == ["SetName", "SetSlots"]
 
 
+def test_steps_are_over_once_no_old_replica_is_healthy() -> None:
+    """A migration broke it, for example: the new version serves, and most requests must not go on failing."""
+    life = Life()
+    life.at(10)
+    first, second = life.containers(OLD)
+    life.sicken(first)
+    life.run(lambda made: not made.actions, most=9)
+    assert life.weight() == 10
+    life.sicken(second)
+    made = life.look()
+    assert [a.addresses for a in made.actions if isinstance(a, act.SetName)] == [tuple(life.addresses(NEW))]
+    assert "no replica of the old version is healthy" in made.statuses["shop"].message
+
+
 def test_without_an_old_version_that_lives_there_is_nothing_to_wait_for() -> None:
     life = Life()
     life.at(10)
