@@ -492,7 +492,7 @@ class Claim:
     files_directory: str = ""
     secrets_directory: str = ""
     run: str = ""
-    """Of after_deploy: which deployment it is for, as ``Due.run``."""
+    """Of after_deploy: which deployment it is for, as ``Due.run``; else which try, as ``DesiredApp.trial``."""
     well: tuple[str, ...] = ()
     """Of before_deploy: the replicas that were healthy when it was made. It must not make them sick."""
 

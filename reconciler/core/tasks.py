@@ -50,9 +50,22 @@ def before_deploy(
     if not ours:
         _run(step, facts, desired, task, role, old)
         return False
+    if _is_outdated(ours[0], desired) and not (role == "task" and _is_running(ours[0], task, facts.now)):
+        end_task(step, desired.name, ours[0], "a commit has changed before_deploy since this one was made")
+        return False
     if role == "check":
         return _has_run_there(step, facts, desired, task, ours[0])
     return _has_ended_well(step, facts, desired, task, ours[0])
+
+
+def _is_outdated(container: Container, desired: DesiredApp) -> bool:
+    """It has not ended well, and a commit that changed no replica may have mended it: that is another try."""
+    run = container.claim.run if container.claim else ""
+    return run not in {"", desired.trial} and not (container.state == "exited" and container.exit_code == 0)
+
+
+def _is_running(container: Container, task: Task, now: float) -> bool:
+    return is_up(container) and now < container.started_at + task.timeout
 
 
 def end_task(step: Step, app: str, container: Container, why: str) -> None:
@@ -85,7 +98,8 @@ def task_of(facts: Facts, desired: DesiredApp, role: Role, command: tuple[str, .
     variables = {**desired.spec.environment, **environment(way, desired)}
     spec = replace(desired.spec, command=command, environment=variables, ports=(), health=None, restart=False)
     name = f"{desired.name}.{word}.{desired.fingerprint[:8]}"
-    return act.RunTask(desired.name, f"{word}_deploy runs once for each version", desired, address, name, spec, role)
+    why = f"{word}_deploy runs once for each version"
+    return act.RunTask(desired.name, why, desired, address, name, spec, role, desired.trial)
 
 
 def _patience(container: Container, facts: Facts, task: Task) -> float:
@@ -124,12 +138,12 @@ def _is_started(step: Step, desired: DesiredApp, container: Container) -> bool:
 
 
 def _has_ended_well(step: Step, facts: Facts, desired: DesiredApp, task: Task, container: Container) -> bool:
-    until = container.started_at + task.timeout
     if not _is_started(step, desired, container):
         return False
     if container.state == "removing":  # somebody's hand; what is not there has not run
         step.say("BeforeDeploy", "before_deploy is being removed, and runs again then")
-    elif is_up(container) and facts.now < until:
+    elif _is_running(container, task, facts.now):
+        until = container.started_at + task.timeout
         step.wait(until, "BeforeDeploy", "before_deploy is running; no traffic has moved")
     elif is_up(container):
         step.give_up(desired, "BeforeDeployTimeout", f"before_deploy did not end within {task.timeout:g} s", container)

@@ -234,3 +234,43 @@ def test_what_a_hand_does_to_a_migration_is_no_failure_of_it(state: str) -> None
     host = migrating(state=state)
     made = steps(host.wanted, host.observed, host.memory, LATER + 10)
     assert (made.actions, made.statuses["shop"].reason) == ((), "BeforeDeploy")
+
+
+# --- a commit that changes nothing but before_deploy ------------------------------------------------------------------
+
+
+def mended(wanted_before: Wanted, **changes: Any) -> Wanted:
+    """The same version, by a commit that mends its before_deploy."""
+    version = wanted_before.targets["shop"].desired
+    assert version is not None
+    task = version.app.before_deploy
+    assert task is not None
+    better = desired(replace(version.app, before_deploy=replace(task, **changes)), image="sha256:2", revision="e" * 40)
+    assert better.fingerprint == version.fingerprint
+    return replace(toward(better), host=wanted_before.host)
+
+
+def test_a_check_that_a_commit_mends_is_made_anew() -> None:
+    new, observed, memory = asking(exit_code=1, created_at=LATER, finished_at=LATER + 1)
+    better = mended(new, check=("is-really-migrated",))
+    made = steps(better, observed, memory, LATER + 2)
+    assert kinds(made) == ["RemoveContainer"]
+    host = paper(observed, memory, better, LATER + 2)
+    host.do(made.actions[0])
+    (run,) = steps(better, host.observed, memory, LATER + 2).actions
+    assert isinstance(run, act.RunTask)
+    assert run.spec.command == ("is-really-migrated",)
+
+
+def test_a_migration_that_a_commit_mends_is_another_try_once_the_first_has_ended() -> None:
+    host = migrating()
+    host.wanted = mended(host.wanted, command=("migrate", "--right"))
+    assert kinds(steps(host.wanted, host.observed, host.memory, LATER + 10)) == []
+    late = steps(host.wanted, host.observed, host.memory, LATER + 61)
+    assert kinds(late) == ["StopContainer", "RemoveContainer"]
+    name = f"shop.before.{SECOND.fingerprint[:8]}"
+    failed = changed(host.observed, name, state="exited", exit_code=3)
+    assert kinds(steps(host.wanted, failed, host.memory, LATER + 10)) == ["RemoveContainer"]
+    assert kinds(steps(toward(SECOND), failed, host.memory, LATER + 10)) == ["Quarantine"]
+    ended = changed(host.observed, name, state="exited", exit_code=0)
+    assert kinds(steps(host.wanted, ended, host.memory, LATER + 10)) == ["StartReplica"]
