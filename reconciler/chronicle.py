@@ -105,8 +105,7 @@ class Chronicle:
     def after_failed(self, action: act.AfterDeployFailed, logs: str) -> None:
         """The version goes on serving; whoever reads the history sees what of it did not happen."""
         desired = action.desired
-        tried = in_words(desired.app.after_deploy)
-        self._store.after_failed(action.app, desired.fingerprint, action.cause, action.message, logs, tried)
+        self._store.after_failed(action.app, desired.fingerprint, action.cause, action.message, logs)
         reason = f"{action.cause}: {action.message}"
         commit = self._commit(desired.revision)
         self._add(action.app, "after_deploy failed", commit, desired.fingerprint, desired.app.image, reason, None)

@@ -232,7 +232,7 @@ class Store(Protocol):
     def after_done(self, app: str, fingerprint: str) -> None:
         """The after_deploy of a version has ended well: it is not due any more."""
 
-    def after_failed(self, app: str, fingerprint: str, cause: str, message: str, logs: str, tried: str = "") -> None:
+    def after_failed(self, app: str, fingerprint: str, cause: str, message: str, logs: str) -> None:
         """The after_deploy of a version has failed; it is not due again before ``retry``, or a commit changes it."""
 
     def record_image(self, image: str, name: str, at: float) -> None:

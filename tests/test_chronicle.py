@@ -139,7 +139,7 @@ def test_a_version_is_remembered_with_what_ran_before_it_and_owes_what_runs_afte
     assert walk.store.memory().due["shop"].way == Way("back", "r0", "shop:0")
     walk.chronicle.after_failed(act.AfterDeployFailed("shop", "", made, "AfterDeployFailed", "x", None), "words")
     assert walk.store.history("shop", 1)[0].reason == "AfterDeployFailed: x"
-    assert walk.store.memory().due["shop"].tried == "warm within 300 s"
+    assert walk.store.memory().due["shop"].task == "warm within 300 s"
     walk.chronicle.applied(act.RecordApplied("shop", "why", made))  # another commit, which changes nothing of it
     assert walk.store.memory().due["shop"].cause == "AfterDeployFailed"
     walk.chronicle.after_done(act.AfterDeployDone("shop", "", made))

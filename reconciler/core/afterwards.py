@@ -81,7 +81,7 @@ def after_deploy(step: Step, facts: Facts, desired: DesiredApp, containers: Sequ
 
 
 def in_words(task: Task | None) -> str:
-    """What decides whether an after_deploy fails; another one is worth another try."""
+    """What is due, and by when it must have ended."""
     return f"{task.words} within {task.timeout:g} s" if task else ""
 
 

@@ -699,7 +699,7 @@ class Ran:
     due: Way | None = None
     """It has an after_deploy, which is due where the version was not applied already, and is told this."""
     after: str = ""
-    """That after_deploy, as in ``Due.tried``."""
+    """That after_deploy, as in ``Due.task``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -714,8 +714,8 @@ class Due:
     """CamelCase, of a failure; empty: it has not failed."""
     message: str = ""
     logs: str = ""
-    tried: str = ""
-    """What failed, in words. A commit that changes it is another try."""
+    task: str = ""
+    """What is due, in words: where a commit changes that, it is another run. Empty where nobody wrote it down."""
 
     @property
     def run(self) -> str:

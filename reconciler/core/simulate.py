@@ -169,8 +169,7 @@ class Paper:
                 due = {name: one for name, one in self.memory.due.items() if name != action.app}
                 self.memory = replace(self.memory, due=due)
             case act.AfterDeployFailed():
-                tried = in_words(action.desired.app.after_deploy)
-                failed = replace(self.memory.due[action.app], cause=action.cause, message=action.message, tried=tried)
+                failed = replace(self.memory.due[action.app], cause=action.cause, message=action.message)
                 self.memory = replace(self.memory, due={**self.memory.due, action.app: failed})
             case act.RecordPruned() | act.RemoveLeftovers() | act.CollectImage():
                 self._forget(action)
@@ -196,13 +195,13 @@ class Paper:
         reference = desired.app.image
         version = Version(desired.fingerprint, desired.spec.image, self.now, desired.revision, place, reference, ran)
         was = memory.applied.get(action.app)
-        due = dict(memory.due)
+        due, after = dict(memory.due), in_words(desired.app.after_deploy)
         if was is None or was.fingerprint != desired.fingerprint:
             due.pop(action.app, None)
             if desired.app.after_deploy is not None and not action.adopted:
-                due[action.app] = Due(desired.fingerprint, action.way, self.now)
-        elif (owed := due.get(action.app)) and owed.cause and owed.tried != in_words(desired.app.after_deploy):
-            due[action.app] = Due(desired.fingerprint, owed.way, self.now)
+                due[action.app] = Due(desired.fingerprint, action.way, self.now, task=after)
+        elif (owed := due.get(action.app)) is not None and owed.task not in {"", after}:
+            due[action.app] = Due(desired.fingerprint, owed.way, self.now, task=after)
         self.memory = replace(
             memory,
             due=due,

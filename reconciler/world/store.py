@@ -54,7 +54,7 @@ _MIGRATIONS = (
         logs TEXT NOT NULL);
     """,
     """
-    ALTER TABLE due ADD COLUMN tried TEXT NOT NULL DEFAULT '';
+    ALTER TABLE due ADD COLUMN task TEXT NOT NULL DEFAULT '';
     """,
 )
 _APPLICATION = 0x7265636F  # "reco"
@@ -81,9 +81,9 @@ _ADD_VERSION = f"""
                            FROM versions WHERE app = ?1 AND fingerprint = ?2), '') ELSE ?7 END)"""  # noqa: S608  (our words)
 # Before ``applied`` is written: that this version was not applied yet is what makes its after_deploy due.
 _NO_LONGER_DUE = f"DELETE FROM due WHERE app = ?1 AND NOT EXISTS {_IS_APPLIED}"  # noqa: S608  (our words)
-_NOW_DUE = f"INSERT INTO due SELECT ?1, ?2, ?3, ?4, ?5, ?6, '', '', '', '' WHERE NOT EXISTS {_IS_APPLIED}"
+_NOW_DUE = f"INSERT INTO due SELECT ?1, ?2, ?3, ?4, ?5, ?6, '', '', '', ?7 WHERE NOT EXISTS {_IS_APPLIED}"
 # Another time is another run: a container of the failed one that is still there is not taken for it.
-_DUE_AGAIN = "UPDATE due SET at = ?, cause = '', message = '', logs = '' WHERE app = ? AND cause != ''"
+_DUE_AGAIN = "UPDATE due SET at = ?1, cause = '', message = '', logs = ''"
 _ADD = f"INSERT INTO history ({_COLUMNS}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608  (our field names)
 _PRUNE_REPAIRS, _PRUNE_REST = (  # apart: repairs may be many, and who goes back must still find the versions
     f"""DELETE FROM history WHERE app = ? AND event {which} AND id <=
@@ -150,12 +150,12 @@ class SqliteStore:
         version, applied = (app, fingerprint), (app, revision, fingerprint, at)
         ran = ran or Ran()
         way = () if ran.due is None else (ran.due.direction, ran.due.revision, ran.due.image)
-        task = ((_NOW_DUE, (*version, *way, at)),) if way else ()
+        task = ((_NOW_DUE, (*version, *way, at, ran.after)),) if way else ()
         remembered = ((_ADD_VERSION, (*version, image, at, revision, ran.reference, ran.before)),) if image else ()
         self._decide(
             (_NO_LONGER_DUE, version),
             *task,
-            (f"{_DUE_AGAIN} AND tried != ?", (at, app, ran.after)),
+            (f"{_DUE_AGAIN}, task = ?3 WHERE app = ?2 AND task NOT IN ('', ?3)", (at, app, ran.after)),
             *remembered,
             (f"DELETE FROM urged WHERE app = ?1 AND NOT EXISTS {_IS_APPLIED}", version),  # noqa: S608  (our words)
             ("INSERT OR REPLACE INTO applied VALUES (?, ?, ?, ?)", applied),
@@ -171,12 +171,12 @@ class SqliteStore:
         """The after_deploy of a version has ended well."""
         self._decide(("DELETE FROM due WHERE app = ? AND fingerprint = ?", (app, fingerprint)))
 
-    def after_failed(self, app: str, fingerprint: str, cause: str, message: str, logs: str, tried: str = "") -> None:
+    def after_failed(self, app: str, fingerprint: str, cause: str, message: str, logs: str) -> None:
         """The after_deploy of a version has failed; it is not due again before ``retry``, or a commit changes it."""
-        failure = (cause, _text(message), _text(logs[-_LOGS:]), tried)
+        failure = (cause, _text(message), _text(logs[-_LOGS:]))
         self._decide(
             (
-                "UPDATE due SET cause = ?, message = ?, logs = ?, tried = ? WHERE app = ? AND fingerprint = ?",
+                "UPDATE due SET cause = ?, message = ?, logs = ? WHERE app = ? AND fingerprint = ?",
                 (*failure, app, fingerprint),
             )
         )
@@ -228,7 +228,7 @@ class SqliteStore:
         self._decide(
             ("DELETE FROM quarantined WHERE app = ?", (app,)),
             ("DELETE FROM rehearsed WHERE app = ? AND NOT ready", (app,)),
-            (_DUE_AGAIN, (at, app)),
+            (f"{_DUE_AGAIN} WHERE app = ?2 AND cause != ''", (at, app)),
             *((("INSERT OR REPLACE INTO urged VALUES (?, ?)", (app, at)),) if at else ()),
         )
 
@@ -300,7 +300,7 @@ def _rehearsed(connection: sqlite3.Connection) -> dict[str, Rehearsed]:
 
 
 def _due(connection: sqlite3.Connection) -> dict[str, Due]:
-    columns = "app, fingerprint, direction, revision, image, at, cause, message, logs, tried"
+    columns = "app, fingerprint, direction, revision, image, at, cause, message, logs, task"
     rows = connection.execute(f"SELECT {columns} FROM due")  # noqa: S608  (our words)
     return {app: Due(version, Way(*rest[:3]), *rest[3:]) for app, version, *rest in rows}
 

@@ -122,7 +122,7 @@ def test_an_after_deploy_that_failed_counts_at_once_when_a_commit_changes_it() -
     mended = replace(calm, asked=asked(new(replace(SHOP, after_deploy=Task(("warm", "--all")))), new(DB)))
     mended = replace(mended, applied={"shop": old, "db": DB})
     assert look(mended).notes == ("shop: after_deploy changed; that counts from the next version on",)
-    failed = Due(serves, Way(), LATER - 9, "AfterDeployFailed", "it failed", "", "warm within 300 s")
+    failed = Due(serves, Way(), LATER - 9, "AfterDeployFailed", "it failed", task="warm within 300 s")
     seen = look(replace(mended, memory=replace(mended.memory, due={"shop": failed})))
     assert seen.notes == ()
     assert [step[:16] for change in seen.changes for step in change.steps] == ["run after_deploy"]

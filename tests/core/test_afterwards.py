@@ -192,6 +192,17 @@ def test_a_commit_that_changes_what_failed_is_another_try(mended: Task) -> None:
     assert look(host).converged
 
 
+def test_what_a_commit_changes_while_it_runs_is_another_run_and_the_first_may_end() -> None:
+    host = begun(**RUNNING)
+    later = desired(replace(SHOP, after_deploy=Task(("warm", "--all"))), image="sha256:2", revision="d" * 40)
+    host.wanted = wanted(later, revision="d" * 40)
+    done = go_on(host, until=act.RunTask)
+    assert [type(action) for action in done] == [act.RecordApplied, act.StopContainer, act.RemoveContainer]
+    assert host.now >= task(begun(**RUNNING)).started_at + 60
+    assert len(runs(go_on(host))) == 1
+    assert look(host).converged
+
+
 def test_a_container_of_an_earlier_deployment_of_the_same_version_proves_nothing() -> None:
     host = begun(state="exited", exit_code=0)
     host.memory = replace(host.memory, due={"shop": Due(NEW.fingerprint, Way(), LATER + 77)})

@@ -199,7 +199,9 @@ def test_an_after_deploy_that_failed_is_due_again_when_a_person_says_so(store: S
 
 def test_an_after_deploy_that_failed_is_due_again_when_a_commit_changes_it(store: SqliteStore) -> None:
     store.record_applied("shop", "r1", "f1", 10.0, "sha256:1", Ran(due=Way(), after="warm"))
-    store.after_failed("shop", "f1", "AfterDeployFailed", "x", "words", "warm")
+    store.record_applied("shop", "r1", "f1", 15.0, "sha256:1", Ran(due=Way(), after="warm"))
+    assert store.memory().due["shop"].run == "10.000"
+    store.after_failed("shop", "f1", "AfterDeployFailed", "x", "words")
     store.record_applied("shop", "r2", "f1", 20.0, "sha256:1", Ran(due=Way(), after="warm"))
     assert store.memory().due["shop"].cause == "AfterDeployFailed"
     store.record_applied("shop", "r3", "f1", 30.0, "sha256:1", Ran(due=Way("back"), after="warm --all"))
