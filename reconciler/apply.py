@@ -11,13 +11,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
 from reconciler.core import slots
-from reconciler.core.model import Claim, DesiredApp, Role, Secret
+from reconciler.core.model import DesiredApp, Secret
+from reconciler.core.ownership import claim_of
 from reconciler.errors import ReconcilerError, Refused, Unavailable
 from reconciler.protocols import Engine, Files, Meter, Names, Site
 
@@ -72,10 +73,10 @@ def perform(action: act.Action, hands: Hands) -> None:  # noqa: C901, PLR0912, P
         case act.StartReplica():
             if not action.drift:
                 hands.chronicle.began(action.app, action.desired.fingerprint, action.reason)
-            claim = _claim(action.desired, "replica", action.slot)
+            claim = claim_of(action.desired, "replica", action.slot)
             engine.start(engine.create(action.name, action.address, claim, action.desired.spec))
         case act.RunTask():
-            claim = replace(_claim(action.desired, action.role), run=action.run, well=action.well)
+            claim = claim_of(action.desired, action.role, run=action.run, well=action.well)
             engine.start(engine.create(action.name, action.address, claim, action.spec))
         case act.StartContainer():
             engine.start(action.container)
@@ -149,23 +150,8 @@ def _rehearse(action: act.Rehearse, hands: Hands) -> None:
         hands.files.write(desired.files_directory, desired.files)
     if desired.secrets_directory:
         _write_secrets(desired, hands)
-    claim = _claim(desired, "rehearsal")
+    claim = claim_of(desired, "rehearsal")
     hands.engine.start(hands.engine.create(action.name, action.address, claim, desired.spec))
-
-
-def _claim(desired: DesiredApp, role: Role, slot: int = 0) -> Claim:
-    return Claim(
-        app=desired.name,
-        fingerprint=desired.fingerprint,
-        slot=slot,
-        role=role,
-        manifest=desired.app.manifest,
-        revision=desired.revision,
-        image=desired.app.image,
-        fields=desired.fields,
-        files_directory=desired.files_directory,
-        secrets_directory=desired.secrets_directory,
-    )
 
 
 def _load_site(action: act.LoadSite, hands: Hands) -> None:

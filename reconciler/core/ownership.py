@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
-from reconciler.core.model import Claim, Container, Role
+from reconciler.core.model import Claim, Container, DesiredApp, Role
 
 PREFIX = "reconciler."
 SIGNATURE = f"{PREFIX}signature"
@@ -39,6 +39,24 @@ _CLAIM = tuple(
 )
 _LATER = (f"{PREFIX}run", f"{PREFIX}well")
 """Always written, so that an image cannot bring them, but containers of older agents have none."""
+
+
+def claim_of(desired: DesiredApp, role: Role, slot: int = 0, *, run: str = "", well: tuple[str, ...] = ()) -> Claim:
+    """What a container of this version says it is."""
+    return Claim(
+        app=desired.name,
+        fingerprint=desired.fingerprint,
+        slot=slot,
+        role=role,
+        manifest=desired.app.manifest,
+        revision=desired.revision,
+        image=desired.app.image,
+        fields=desired.fields,
+        files_directory=desired.files_directory,
+        secrets_directory=desired.secrets_directory,
+        run=run,
+        well=well,
+    )
 
 
 def labels(name: str, claim: Claim, key: bytes) -> dict[str, str]:

@@ -26,11 +26,11 @@ from reconciler.core.model import (
     NameState,
     Observed,
     ProbeResult,
-    Role,
     SiteState,
     Target,
     Version,
 )
+from reconciler.core.ownership import claim_of
 from reconciler.core.plan import Plan, plan
 from reconciler.core.retiring import is_up
 from reconciler.core.tasks import ROLES
@@ -135,9 +135,11 @@ class Paper:
             case act.WriteSecrets():
                 self._present(action.desired.secrets_directory)
             case act.StartReplica():
-                self._start(action.desired, action.slot, action.name, action.address, "replica")
+                claim = claim_of(action.desired, "replica", action.slot)
+                self._start(action.desired, claim, action.name, action.address)
             case act.RunTask():
-                self._ran(action)
+                claim = claim_of(action.desired, action.role, run=action.run, well=action.well)
+                self._start(action.desired, claim, action.name, action.address)
             case act.StartContainer() | act.RestartContainer() | act.Unpause():
                 self._change(action.container, state="running", started_at=self.now, pid=1)
             case act.Reconnect():
@@ -174,7 +176,7 @@ class Paper:
             case act.RecordPruned() | act.RemoveLeftovers() | act.CollectImage():
                 self._forget(action)
             case act.Rehearse():
-                self._start(action.desired, 0, action.name, action.address, "rehearsal")
+                self._start(action.desired, claim_of(action.desired, "rehearsal"), action.name, action.address)
             case act.RecordRehearsal():
                 self.memory = replace(self.memory, rehearsed={**self.memory.rehearsed, action.app: action.answer})
             case act.Quarantine():
@@ -233,38 +235,21 @@ class Paper:
     def _present(self, directory: str) -> None:
         self.observed = replace(self.observed, present=self.observed.present | {directory})
 
-    def _ran(self, action: act.RunTask) -> None:
-        """A task that has ended well at once."""
-        self._start(action.desired, 0, action.name, action.address, action.role)
-        made = self.observed.engine.containers[-1]
-        if made.claim is not None:
-            claim = replace(made.claim, role=action.role, run=action.run, well=action.well)
-            self._change(made.id, claim=claim, finished_at=self.now)
-
-    def _start(self, desired: DesiredApp, slot: int, name: str, address: str, role: Role) -> None:
+    def _start(self, desired: DesiredApp, claim: Claim, name: str, address: str) -> None:
+        """A replica serves; a task has ended well at once."""
         self.now += _COST
-        spec, task = desired.spec, role not in {"replica", "rehearsal"}
+        spec, role, task = desired.spec, claim.role, claim.role in ROLES
         container = Container(
             id=f"paper:{name}",
             name=name,
             state="exited" if task else "running",
             image=spec.image,
             created_at=self.now,
-            claim=Claim(
-                app=desired.name,
-                fingerprint=desired.fingerprint,
-                slot=slot,
-                role=role,
-                manifest=desired.app.manifest,
-                revision=desired.revision,
-                image=desired.app.image,
-                fields=desired.fields,
-                files_directory=desired.files_directory,
-                secrets_directory=desired.secrets_directory,
-            ),
+            claim=claim,
             owned=True,
             address=address,
             started_at=self.now,
+            finished_at=self.now if task else 0.0,
             engine_health="none" if spec.health is None else "healthy",
             exit_code=0 if task else None,
             pid=1,
