@@ -331,6 +331,8 @@ class Mount:
     """A volume's name, or an absolute path of the host."""
     target: str
     read_only: bool
+    filled: bool = True
+    """An empty volume gets what the image has at this place, and its owner: also one that is mounted read-only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def prepared(previous: DesiredApp, fingerprint: str, applied: str, asked: Rehear
             ports=(),
             labels={},
             restart=False,
-            mounts=tuple(replace(mount, read_only=True) for mount in spec.mounts),
+            mounts=tuple(replace(mount, read_only=True, filled=False) for mount in spec.mounts),
             environment={**spec.environment, VARIABLE: "1"},
             health=by_engine if check.kind == "command" else spec.health,
         ),

@@ -193,7 +193,7 @@ def test_it_can_write_to_nothing_takes_no_port_and_is_found_by_nobody() -> None:
     assert [(mount.source, mount.target) for mount in made.spec.mounts] == [
         (mount.source, mount.target) for mount in old.spec.mounts
     ]
-    assert all(mount.read_only for mount in made.spec.mounts)
+    assert all(mount.read_only and not mount.filled for mount in made.spec.mounts)
     assert (made.spec.ports, made.spec.labels, made.spec.restart) == ((), {}, False)
     assert made.spec.environment == {"A": "b", VARIABLE: "1"}
     assert (made.spec.image, made.spec.tmpfs, made.fingerprint) == (old.spec.image, old.spec.tmpfs, "f" * 16)

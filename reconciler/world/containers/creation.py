@@ -41,7 +41,13 @@ def host_config(client: Client, spec: ContainerSpec, network: str, dns: list[str
         dns_search=["."],
         mounts=[
             # Unlike `volumes=`, this fails on a directory that is not there instead of making an empty one.
-            Mount(target=mount.target, source=mount.source, type=mount.kind, read_only=mount.read_only)
+            Mount(
+                target=mount.target,
+                source=mount.source,
+                type=mount.kind,
+                read_only=mount.read_only,
+                no_copy=not mount.filled and mount.kind == "volume",
+            )
             for mount in spec.mounts
         ],
         tmpfs={path: options for path, _, options in (each.partition(":") for each in spec.tmpfs)},

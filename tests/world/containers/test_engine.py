@@ -98,6 +98,19 @@ def test_the_defaults_are_safe(ours: DockerEngine, api: docker.APIClient, image:
     assert "shop" not in (endpoint["Aliases"] or [])
 
 
+@pytest.mark.parametrize("filled", [True, False])
+def test_an_empty_volume_is_filled_and_given_away_unless_it_is_only_looked_at(
+    ours: DockerEngine,
+    engine: PrivateEngine,
+    api: docker.APIClient,
+    filled: bool,  # noqa: FBT001  (the setting)
+) -> None:
+    image = engine.import_image("full:1", changes=('CMD ["sleep", "99"]',), files={"data/file": b"of the image"})
+    run(ours, ContainerSpec(image, mounts=(Mount("volume", "shop-data", "/data", read_only=True, filled=filled),)))
+    place = Path(api.inspect_volume("shop-data")["Mountpoint"])
+    assert [entry.name for entry in place.iterdir()] == (["file"] if filled else [])
+
+
 def test_what_root_configured_for_its_docker_command_reaches_no_container(
     engine: PrivateEngine, api: docker.APIClient, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
