@@ -81,6 +81,8 @@ _ADD_VERSION = f"""
                            FROM versions WHERE app = ?1 AND fingerprint = ?2), '') ELSE ?7 END)"""  # noqa: S608  (our words)
 # Before ``applied`` is written: that this version was not applied yet is what makes its after_deploy due.
 _NO_LONGER_DUE = f"DELETE FROM due WHERE app = ?1 AND NOT EXISTS {_IS_APPLIED}"  # noqa: S608  (our words)
+# Nor is what was answered for it an answer when it comes back: what stood before it then may have changed the data.
+_NO_LONGER_REHEARSED = f"DELETE FROM rehearsed WHERE app = ?1 AND NOT EXISTS {_IS_APPLIED}"  # noqa: S608  (our words)
 _NOW_DUE = f"INSERT INTO due SELECT ?1, ?2, ?3, ?4, ?5, ?6, '', '', '', ?7 WHERE NOT EXISTS {_IS_APPLIED}"
 # Another time is another run: a container of the failed one that is still there is not taken for it.
 _DUE_AGAIN = "UPDATE due SET at = ?1, cause = '', message = '', logs = ''"
@@ -154,6 +156,7 @@ class SqliteStore:
         remembered = ((_ADD_VERSION, (*version, image, at, revision, ran.reference, ran.before)),) if image else ()
         self._decide(
             (_NO_LONGER_DUE, version),
+            (_NO_LONGER_REHEARSED, version),
             *task,
             (f"{_DUE_AGAIN}, task = ?3 WHERE app = ?2 AND task NOT IN ('', ?3)", (at, app, ran.after)),
             *remembered,

@@ -93,6 +93,16 @@ def test_decisions_are_taken_back(store: SqliteStore) -> None:
         nothing("unknown")
 
 
+def test_whether_one_could_go_back_is_asked_again_when_a_version_returns(store: SqliteStore) -> None:
+    store.record_applied("shop", "r2", "f2", 20.0)
+    store.record_rehearsal("shop", NO_WAY_BACK)
+    store.record_applied("shop", "r3", "f2", 40.0)
+    assert store.memory().rehearsed == {"shop": NO_WAY_BACK}, "it still serves"
+    store.record_applied("shop", "r4", "f1", 50.0)
+    store.record_applied("shop", "r5", "f2", 60.0)
+    assert store.memory().rehearsed == {}
+
+
 def test_forgetting_an_app_keeps_its_history_and_what_a_person_said(store: SqliteStore) -> None:
     store.record_applied("shop", "r1", "f1", 1.0)
     store.quarantine("shop", BAD)
