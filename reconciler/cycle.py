@@ -347,8 +347,10 @@ class Cycle:
                     self._backoff.repaired(action.app, getattr(action, "name", lane), now)
                 elif isinstance(action, act.RecordApplied | act.PullImage) or lane in act.HOST_LANES:
                     self._backoff.succeeded(lane)
-                elif lane == act.rehearsal_lane(action.app):
+                elif isinstance(action, act.RecordRehearsal | act.EndRehearsal):
                     self._backoff.succeeded(act.retry_lane(action))
+                    if isinstance(action, act.RecordRehearsal):
+                        self._backoff.succeeded(lane)  # who asks again wants it tried again
                 continue
             versioned = act.is_attempt(action) or isinstance(action, act.PullImage)
             tried = self._fingerprints.get(action.app, "") if versioned else ""
@@ -396,7 +398,7 @@ class Cycle:
     def _told(self, view: View, phases: _Phases) -> None:
         """What came right is forgotten, what happened is written down, and where everything stands is said."""
         world, made = self._world, view.plan
-        self._backoff.forget_except({*view.wanted.targets, *made.statuses}, world.clock())
+        self._backoff.forget_except({*view.wanted.targets, *made.statuses, made.rehearsing}, world.clock())
         for lane in set(act.HOST_LANES) - made.needs:
             self._backoff.succeeded(lane)  # it came right by itself
         for name, target in view.wanted.targets.items():

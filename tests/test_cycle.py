@@ -510,3 +510,28 @@ def test_a_rehearsal_whose_image_is_gone_is_tried_three_times(walk: Walk) -> Non
     assert "the image of shop.rehearsal." in said.message
     assert walk.app().sync == "Synced"
     walk.converge()
+    walk.engine.tag("sha256:gone", "shop:0")  # a person brings it back
+    walk.store.retry("shop")
+    walk.until(lambda: bool(walk.store.memory().rehearsed) and len(walk.engine.observe().containers) == 1)
+    assert walk.store.memory().rehearsed["shop"].ready
+
+
+def test_the_replica_of_a_removed_app_that_cannot_go_is_tried_later_and_later(walk: Walk) -> None:
+    walk.write("other")
+    walk.write(rehearse_rollback=True)
+    walk.converge()
+    walk.write(rehearse_rollback=True, image="shop:2")
+    walk.until(lambda: any(name.startswith("shop.rehearsal.") for name in walk.running()))
+    for name in walk.running():
+        if not name.startswith("shop.rehearsal."):
+            walk.engine.vanish(walk.engine.named(name).id)
+    walk.engine.fail["remove"] = Unavailable("device or resource busy", reason="DockerError")
+    walk.remove("shop")
+    walk.until(lambda: "shop" not in walk.store.memory().applied)
+    before, began = walk.engine.calls["remove"], time.monotonic()
+    while time.monotonic() < began + 0.8:
+        walk.cycle.run()
+        time.sleep(0.01)
+    assert walk.engine.calls["remove"] - before <= 2, "it is tried at every look"
+    del walk.engine.fail["remove"]
+    walk.until(lambda: len(walk.engine.observe().containers) == 1)
