@@ -768,6 +768,8 @@ class Rehearsed:
     at: float
     logs: str = ""
     """What it said last, where it was not ready."""
+    asked: str = ""
+    """A digest of the question, for a manifest may ask another one of the same two versions; empty: it is no matter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.ownership import by_app, is_rehearsal
 from reconciler.core.readiness import health_of
-from reconciler.core.rehearsal import answer_for, is_of, rehearse
+from reconciler.core.rehearsal import answer_for, answers, is_of, rehearse
 from reconciler.core.removals import PRUNE_BLOCKED, Refusal, refused_removals, still_needed
 from reconciler.core.retention import unneeded
 from reconciler.core.retiring import clear_failed, removal, unattended
@@ -494,7 +494,7 @@ def _way_back(facts: Facts, memory: Memory) -> list[Condition]:
     """Whether it could go back, where that was tried and the manifest still asks."""
     name, desired = facts.target.name, facts.target.desired
     answer = answer_for(name, memory.applied.get(name), memory)
-    if answer is None or (desired is not None and desired.app.rehearse_rollback is None):
+    if answer is None or (desired is not None and not answers(answer, desired.app)):
         return []
     return [Condition("RollbackReady", answer.ready, answer.reason, answer.message, answer.at, answer.revision)]
 

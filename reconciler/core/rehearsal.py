@@ -15,6 +15,7 @@ from reconciler.core import actions as act
 from reconciler.core.addresses import AddressPool
 from reconciler.core.backoff import is_waiting
 from reconciler.core.model import (
+    App,
     Applied,
     Container,
     DesiredApp,
@@ -48,10 +49,11 @@ _SUBNET_FULL = 60.0  # likewise
 
 def unanswered(desired: DesiredApp, applied: Applied | None, memory: Memory) -> Version | None:
     """The version before the one that serves, where the manifest asks and nobody knows yet whether it still could."""
-    if desired.app.rehearse_rollback is None or applied is None or applied.fingerprint != desired.fingerprint:
+    asked = desired.app.rehearse_rollback
+    if asked is None or applied is None or applied.fingerprint != desired.fingerprint:
         return None
     before = served_before(memory.versions.get(desired.name, ()), applied.fingerprint)
-    if before is None or _is_answered(memory, desired.name, applied.fingerprint, before.fingerprint):
+    if before is None or _is_answered(memory, desired, before.fingerprint):
         return None
     return before
 
@@ -67,9 +69,19 @@ def served_before(versions: Sequence[Version], fingerprint: str) -> Version | No
     return next((version for version in versions if place is not None and version.place < place), None)
 
 
-def _is_answered(memory: Memory, app: str, applied: str, previous: str) -> bool:
-    answer = memory.rehearsed.get(app)
-    return answer is not None and (answer.fingerprint, answer.previous) == (applied, previous)
+def _is_answered(memory: Memory, desired: DesiredApp, previous: str) -> bool:
+    answer = memory.rehearsed.get(desired.name)
+    versions = (desired.fingerprint, previous)
+    return answer is not None and (answer.fingerprint, answer.previous) == versions and answers(answer, desired.app)
+
+
+def answers(answer: Rehearsed, app: App) -> bool:
+    """Whether it answers what a manifest asks now. That a version cannot be had any more answers everything."""
+    return app.rehearse_rollback is not None and answer.asked in {"", _question(app.rehearse_rollback)}
+
+
+def _question(asked: Rehearsal) -> str:
+    return hashlib.sha256(repr(asked.command).encode()).hexdigest()[:12]
 
 
 def answer_for(app: str, applied: Applied | None, memory: Memory) -> Rehearsed | None:
@@ -118,7 +130,7 @@ def prepared(previous: DesiredApp, fingerprint: str, applied: str, asked: Rehear
         app=app,
         fingerprint=fingerprint,
         # Not what the version is, but what is asked: another question is another rehearsal.
-        fields={"applied": applied, "command": hashlib.sha256(repr(asked.command).encode()).hexdigest()[:12]},
+        fields={"applied": applied, "asked": _question(asked)},
         spec=replace(
             spec,
             ports=(),
@@ -188,9 +200,9 @@ def rehearse(
 def _asked(target: Target, memory: Memory) -> WayBack | None:
     """What is to be rehearsed for an app; nothing while a person wants it left alone."""
     way = target.way_back
-    if way is None or target.name in memory.suspended:
+    if way is None or target.desired is None or target.name in memory.suspended:
         return None
-    return None if _is_answered(memory, target.name, way.applied, way.previous) else way
+    return None if _is_answered(memory, target.desired, way.previous) else way
 
 
 def _begin(
@@ -277,7 +289,8 @@ def _answer(
     now: float,
 ) -> None:
     ready, reason, message = said
-    answer = Rehearsed(way.applied, way.previous, ready, reason, message, way.revision, now)
+    asked = way.desired.fields["asked"] if way.desired is not None else ""
+    answer = Rehearsed(way.applied, way.previous, ready, reason, message, way.revision, now, asked=asked)
     record = act.RecordRehearsal(app, message, answer, way.desired, container.id if container else None)
     _add(step, record, memory, now)
 

@@ -51,7 +51,7 @@ _MIGRATIONS = (
     """
     CREATE TABLE rehearsed (app TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, previous TEXT NOT NULL,
         ready INTEGER NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, revision TEXT NOT NULL, at REAL NOT NULL,
-        logs TEXT NOT NULL);
+        logs TEXT NOT NULL, asked TEXT NOT NULL);
     """,
     """
     ALTER TABLE due ADD COLUMN task TEXT NOT NULL DEFAULT '';
@@ -201,8 +201,8 @@ class SqliteStore:
     def record_rehearsal(self, app: str, answer: Rehearsed) -> None:
         """Whether an app could go back; the last answer counts."""
         row = (app, answer.fingerprint, answer.previous, int(answer.ready), answer.reason, _text(answer.message))
-        rest = (answer.revision, answer.at, _text(answer.logs[-_LOGS:]))
-        self._decide(("INSERT OR REPLACE INTO rehearsed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *rest)))
+        rest = (answer.revision, answer.at, _text(answer.logs[-_LOGS:]), answer.asked)
+        self._decide(("INSERT OR REPLACE INTO rehearsed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *rest)))
 
     def forget(self, app: str) -> None:
         """An app is gone: applied, quarantine and rehearsal go; history stays, and so does a person's ``suspend``.

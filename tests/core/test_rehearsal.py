@@ -227,6 +227,26 @@ def test_another_question_is_another_rehearsal() -> None:
     assert kinds_of(next_actions(on)) == ["EndRehearsal"]
 
 
+def test_another_question_is_asked_although_the_old_one_was_answered() -> None:
+    """Who was told no, and then writes a command that only reads, waits for no deployment."""
+    on = rehearsing(ProbeResult(True, LATER))
+    on.now = LATER + 10
+    on.do(next_actions(on)[0])
+    on.do(next_actions(on)[0])
+    assert next_actions(on) == ()
+    other = desired(replace(SHOP, rehearse_rollback=Rehearsal(("./check",))), image="sha256:2", revision="1" * 40)
+    assert unanswered(other, on.memory.applied["shop"], on.memory) == VERSIONS[1]
+    on.wanted = asking(other)
+    made = steps(on.wanted, on.observed, on.memory, on.now)
+    assert kinds(made) == ["Rehearse"]
+    assert "RollbackReady" not in {c.type for c in made.statuses["shop"].conditions}, "of this nobody knows yet"
+    lost = replace(way(other), desired=None, obstacle="no key fits")
+    on.wanted = asking(other, way_back=lost)
+    known = replace(on.memory, rehearsed={"shop": answer(on)})
+    for new in (NEW, other):
+        assert unanswered(new, on.memory.applied["shop"], known) is None
+
+
 def kinds_of(actions: tuple[act.Action, ...]) -> list[str]:
     return [type(action).__name__ for action in actions]
 

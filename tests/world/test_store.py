@@ -16,7 +16,7 @@ from reconciler.errors import Unavailable
 from reconciler.protocols import HistoryEntry
 from reconciler.world.store import _APPLICATION, _MIGRATIONS, SqliteStore
 
-NO_WAY_BACK = Rehearsed("f2", "f1", False, "RehearsalFailed", "no such column", "r1", 30.0, "last words")
+NO_WAY_BACK = Rehearsed("f2", "f1", False, "RehearsalFailed", "no such column", "r1", 30.0, "last words", "q1")
 BAD = Quarantined("f2", "CrashLoop", "exited with 1", "r2", 20.0, "last words")
 
 
