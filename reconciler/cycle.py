@@ -348,9 +348,7 @@ class Cycle:
                 elif isinstance(action, act.RecordApplied | act.PullImage) or lane in act.HOST_LANES:
                     self._backoff.succeeded(lane)
                 elif isinstance(action, act.RecordRehearsal | act.EndRehearsal):
-                    self._backoff.succeeded(act.retry_lane(action))
-                    if isinstance(action, act.RecordRehearsal):
-                        self._backoff.succeeded(lane)  # who asks again wants it tried again
+                    self._rehearsed(action, now)
                 continue
             versioned = act.is_attempt(action) or isinstance(action, act.PullImage)
             tried = self._fingerprints.get(action.app, "") if versioned else ""
@@ -359,6 +357,16 @@ class Cycle:
             )
             if isinstance(action, act.StartReplica | act.RunTask):
                 self._judge(action, outcome.error, attempts)
+
+    def _rehearsed(self, action: act.RecordRehearsal | act.EndRehearsal, now: float) -> None:
+        """An answer settles all attempts; a replica that came to nothing counts as one that could not be started."""
+        self._backoff.succeeded(act.retry_lane(action))
+        lane = act.rehearsal_lane(action.app)
+        if isinstance(action, act.RecordRehearsal):
+            self._backoff.succeeded(lane)
+        elif action.unclear:
+            tried = self._fingerprints.get(action.app, "")
+            self._backoff.failed(lane, "RehearsalInterrupted", action.reason, now, tried)
 
     def _judge(self, action: act.StartReplica | act.RunTask, error: ReconcilerError, attempts: int) -> None:
         # A taken port is found after the old version has stopped to make room: it must come back.

@@ -535,3 +535,14 @@ def test_the_replica_of_a_removed_app_that_cannot_go_is_tried_later_and_later(wa
     assert walk.engine.calls["remove"] - before <= 2, "it is tried at every look"
     del walk.engine.fail["remove"]
     walk.until(lambda: len(walk.engine.observe().containers) == 1)
+
+
+def test_a_reboot_in_the_middle_of_a_rehearsal_is_no_answer(walk: Walk) -> None:
+    walk.write(rehearse_rollback=True)
+    walk.converge()
+    walk.write(rehearse_rollback=True, image="shop:2", health={"min_healthy_time": "0.3s", "deadline": "60s"})
+    walk.until(lambda: any(name.startswith("shop.rehearsal.") for name in walk.running()))
+    for container in walk.engine.observe().containers:  # as where its secrets are not there yet
+        walk.engine.stop_by_hand(container.id)
+    walk.until(lambda: bool(walk.store.memory().rehearsed))
+    assert walk.store.memory().rehearsed["shop"].ready

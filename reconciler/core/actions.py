@@ -261,6 +261,8 @@ class EndRehearsal(_Action):
     name: str
     grace: float
     """Seconds before SIGKILL."""
+    unclear: bool = False
+    """Through no fault of its version it has shown nothing; it is tried again, but not for ever."""
 
 
 Action = (

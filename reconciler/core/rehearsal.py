@@ -30,8 +30,9 @@ from reconciler.core.model import (
     WayBack,
 )
 from reconciler.core.ownership import is_rehearsal
-from reconciler.core.readiness import is_ready
+from reconciler.core.readiness import is_ready, is_sick
 from reconciler.core.step import Step
+from reconciler.core.tasks import how_it_ended
 
 VARIABLE = "RECONCILER_REHEARSAL"
 """Set to 1 in a rehearsal, for apps that send mail or take jobs as soon as they start."""
@@ -39,7 +40,7 @@ PASSED, FAILED, IMPOSSIBLE = "RehearsalPassed", "RehearsalFailed", "RehearsalImp
 
 _INTERVAL = 1.0  # seconds between two runs of the manifest's command
 _ATTEMPTS = 3
-"""So often a replica is tried to be started. A way back that works only now and then is none."""
+"""So often a replica is tried, if it cannot be started or shows nothing. A way back that works now and then is none."""
 _LATER = 60.0  # seconds until what stood in the way may have passed
 _SUBNET_FULL = 60.0  # likewise
 
@@ -184,14 +185,13 @@ def rehearse(
     asked = {name: way for name, target in sorted(targets.items()) if (way := _asked(target, memory)) is not None}
     for container in filter(is_rehearsal, observed.engine.containers):
         app = container.claim.app if container.claim else ""
+        under_way, way = under_way or app, asked.get(app)
         if act.rehearsal_lane(app) in memory.busy or container.state == "removing":
-            under_way = under_way or app
-        elif not is_of(container, asked.get(app)):
-            under_way = under_way or app
-            _end(step, container, app, "its answer is known, or nobody asks for it any more", memory, now)
+            continue
+        if way is not None and is_of(container, way):
+            _look_at(step, container, way, observed, memory, now, is_well=app in serving)
         else:
-            under_way = under_way or app
-            _look_at(step, container, asked[app], observed, memory, now)
+            _end(step, container, app, "its answer is known, or nobody asks for it any more", memory, now)
     if not under_way:
         _begin(step, {name: way for name, way in asked.items() if name in serving}, memory, pool, now, at_rest=at_rest)
     return step, under_way or next((action.app for action in step.actions), "")
@@ -230,40 +230,34 @@ def _begin(
             return
 
 
-def _look_at(step: Step, container: Container, way: WayBack, observed: Observed, memory: Memory, now: float) -> None:
-    """What its replica has shown so far."""
+def _look_at(
+    step: Step, container: Container, way: WayBack, observed: Observed, memory: Memory, now: float, *, is_well: bool
+) -> None:
+    """What its replica has shown so far. ``is_well``: what serves is, and so has what both of them need."""
     desired = way.desired
     if desired is None:
         return
     app, health, called = desired.name, desired.app.health, _called(way)
-    if container.state == "created" and not container.error:
-        _end(step, container, app, "the agent was stopped in the middle of starting it", memory, now)
-    elif container.state == "created":
-        said = (False, IMPOSSIBLE, f"{called} could not be started: {container.error}")
-        _answer(step, way, container, app, said, memory, now)
-    elif container.state in {"exited", "dead"} and _was_interrupted(container, observed.engine.containers):
-        _end(step, container, app, "the engine was restarted in the middle, which says nothing about it", memory, now)
-    elif container.state in {"exited", "dead"}:
-        how = "ran out of memory" if container.oom_killed else f"ended with exit code {container.exit_code}"
-        _answer(step, way, container, app, (False, FAILED, f"{called} {how} before it was healthy"), memory, now)
+    until, ended = container.started_at + health.deadline, container.state in {"exited", "dead"}
+    ready, look_at, why = is_ready(container, desired.app, observed, now)
+    if container.state == "created":
+        _end(step, container, app, "it was made, but could not be started", memory, now)
+    elif not ended and (container.state != "running" or container.address is None):
+        _end(step, container, app, "somebody has paused it or taken it off the network", memory, now, unclear=True)
+    elif ready:
+        text = f"{called} became healthy beside the version that serves, with the data as it was then"
+        _answer(step, way, container, app, (True, PASSED, text), memory, now)
+    elif not ended and (now < until or not is_sick(container, desired.app, observed)):
+        look_at = now + _LATER if look_at is None else look_at
+        step.wait(min(until, look_at) if now < until else look_at, "", "")
+    elif not is_well or _was_interrupted(container, observed.engine.containers):
+        text = f"{called} was tried while what serves was not well either, which says nothing about it"
+        _end(step, container, app, text, memory, now, unclear=True)
     else:
-        ready, look_at, why = is_ready(container, desired.app, observed, now)
-        until = _due(container, health, observed)
-        if ready:
-            text = f"{called} became healthy beside the version that serves, with the data as it was then"
-            _answer(step, way, container, app, (True, PASSED, text), memory, now)
-        elif now >= until:
-            text = f"{called} was not healthy within {health.deadline:g} s{f': {why}' if why else ''}"
-            _answer(step, way, container, app, (False, FAILED, text), memory, now)
-        else:
-            step.wait(until if look_at is None else min(until, look_at), "", "")
-
-
-def _due(container: Container, health: Health, observed: Observed) -> float:
-    """When it must have been healthy. An agent that has just started knows nothing, and gives it its time again."""
-    until = container.started_at + health.deadline
-    probe = observed.probes.get(container.id) if health.kind in {"http", "tcp"} else None
-    return until if probe is None or probe.healthy is not None else max(until, probe.since + health.deadline)
+        how = f"{how_it_ended(container)} before it was healthy"
+        if not ended:
+            how = f"was not healthy within {health.deadline:g} s{f': {why}' if why else ''}"
+        _answer(step, way, container, app, (False, FAILED, f"{called} {how}"), memory, now)
 
 
 def _was_interrupted(container: Container, containers: Iterable[Container]) -> bool:
@@ -295,8 +289,11 @@ def _answer(
     _add(step, record, memory, now)
 
 
-def _end(step: Step, container: Container, app: str, why: str, memory: Memory, now: float) -> None:
-    _add(step, act.EndRehearsal(app, why, container.id, container.name, container.stop_grace_period), memory, now)
+def _end(
+    step: Step, container: Container, app: str, why: str, memory: Memory, now: float, *, unclear: bool = False
+) -> None:
+    grace = container.stop_grace_period
+    _add(step, act.EndRehearsal(app, why, container.id, container.name, grace, unclear), memory, now)
 
 
 def _add(step: Step, action: act.Action, memory: Memory, now: float) -> None:

@@ -357,24 +357,60 @@ def test_one_that_is_not_healthy_in_time_is_no_with_what_the_probe_says() -> Non
     assert said.message.endswith("was not healthy within 30 s: GET /healthz: 500")
 
 
-@pytest.mark.parametrize("word", ["starting", "unhealthy"])
-def test_the_engines_verdict_counts_where_a_command_answers(word: Any) -> None:
+def test_the_engines_verdict_counts_where_a_command_answers() -> None:
     new = desired(replace(SHOP, rehearse_rollback=Rehearsal(("./check",))), image="sha256:2", revision="1" * 40)
     on = host(new)
     on.do(next_actions(on)[0])
-    on.observed = changed(on.observed, "shop.rehearsal.", engine_health=word)
+    on.observed = changed(on.observed, "shop.rehearsal.", engine_health="starting")
     made = steps(on.wanted, on.observed, on.memory, on.now)
     assert made.actions == ()
     on.now = made.wake_at or 0
-    assert f"its HEALTHCHECK says {word}" in answer(on).message
+    assert next_actions(on) == (), "it has not spoken yet"
+    on.observed = changed(on.observed, "shop.rehearsal.", engine_health="unhealthy")
+    assert "its HEALTHCHECK says unhealthy" in answer(on).message
     on.observed = changed(on.observed, "shop.rehearsal.", engine_health="healthy")
     assert answer(on).ready
 
 
 def test_an_agent_that_has_just_started_gives_it_its_time_again() -> None:
     on = rehearsing(ProbeResult(None, LATER + 500, "not probed yet"))
-    made = steps(on.wanted, on.observed, on.memory, LATER + 500.1)
-    assert (made.actions, made.wake_at) == ((), LATER + 500 + HTTP.deadline)
+    on.now = LATER + 500.1
+    assert next_actions(on) == ()
+    probes = {**on.observed.probes, replica(on).id: ProbeResult(False, on.now, "GET /healthz: 500")}
+    on.observed = replace(on.observed, probes=probes)
+    assert not answer(on).ready
+
+
+def test_healthy_before_its_deadline_it_may_show_after_it_that_it_stays_so() -> None:
+    """As in a rollout: there the deadline asks only who is not healthy."""
+    on = rehearsing(ProbeResult(True, LATER + HTTP.deadline - 1))
+    on.now = replica(on).started_at + HTTP.deadline
+    made = steps(on.wanted, on.observed, on.memory, on.now)
+    assert (made.actions, made.wake_at) == ((), LATER + HTTP.deadline + 1)
+    on.now = made.wake_at or 0
+    assert answer(on).ready
+
+
+@pytest.mark.parametrize(
+    "changes", [{"state": "exited", "exit_code": 1}, {"started_at": LATER - 2 * HTTP.deadline}], ids=["ended", "late"]
+)
+def test_no_is_no_answer_while_what_serves_is_not_well_either(changes: Any) -> None:
+    """The database is down, or the host came up and has not started everything: both say nothing of the version."""
+    on = rehearsing(ProbeResult(False, LATER, "GET /healthz: 500"), **changes)
+    for ill in ({"engine_health": "none", "state": "exited"}, {}):
+        probes = {c.id: ProbeResult(False, LATER, "GET /healthz: 500") for c in on.observed.engine.containers}
+        observed = replace(changed(on.observed, "shop.1.", **ill), probes=probes)
+        made = steps(on.wanted, observed, on.memory, on.now)
+        (end,) = [action for action in made.actions if act.is_rehearsal_lane(act.lane(action))]
+        assert isinstance(end, act.EndRehearsal)
+        assert end.unclear, "it is tried again, but not for ever"
+
+
+@pytest.mark.parametrize("changes", [{"state": "paused"}, {"address": None}])
+def test_one_that_a_person_took_out_of_the_way_is_tried_again(changes: Any) -> None:
+    (end,) = next_actions(rehearsing(**changes))
+    assert isinstance(end, act.EndRehearsal)
+    assert end.unclear
 
 
 # --- whatever comes in the middle -------------------------------------------------------------------------------------
@@ -504,8 +540,9 @@ def test_a_replica_that_cannot_be_started_is_tried_three_times_and_then_no() -> 
     (record,) = next_actions(on, retries={lane: replace(first, attempts=3)})
     assert isinstance(record, act.RecordRehearsal)
     assert (record.answer.reason, record.answer.message) == (IMPOSSIBLE, first.message)
-    on = rehearsing(state="created", error="no such device")
-    assert "could not be started: no such device" in answer(on).message
+    (end,) = next_actions(rehearsing(state="created", error="no such device"))
+    assert isinstance(end, act.EndRehearsal)
+    assert not end.unclear, "the failed start is counted already"
 
 
 def test_what_cannot_be_written_down_or_removed_is_tried_later_and_holds_up_nothing_else() -> None:
