@@ -231,8 +231,9 @@ class Cycle:
         refused = refused_removals(Wanted(commit.sha, catalog, targets, "", before=before), engine.containers, memory)
         if refused is not None:  # with all that belongs to them: their routes, and repairs
             targets |= self._targets.held(refused[0], Blocked(PRUNE_BLOCKED, refused[1]), engine, memory)
-        there, _ = by_app(engine.containers)
-        left_alone = memory.suspended.keys() & there.keys() - targets.keys()
+        left_alone = memory.suspended.keys() - targets.keys()
+        if left_alone:
+            left_alone &= by_app(engine.containers)[0].keys()
         targets |= self._targets.held(left_alone, Blocked("Suspended", _GONE_WHILE_SUSPENDED), engine, memory)
         observed = phases.time("observe", lambda: self._observe(targets, engine))
         routing = route(targets, observed, memory)
@@ -277,9 +278,8 @@ class Cycle:
 
     def _before(self, targets: Mapping[str, Target], engine: EngineState, memory: Memory) -> dict[str, tuple[str, ...]]:
         """The apps that this host had when those that are to go were applied last, and what each depended on."""
-        owned, _ = by_app(engine.containers)
-        claims = [container.claim for containers in owned.values() for container in containers if container.claim]
-        gone = {claim.app: claim.revision for claim in claims if claim.app not in targets}
+        own = (c for c in engine.containers if c.owned and c.claim and c.claim.app not in targets)
+        gone = {c.claim.app: c.claim.revision for c in own if c.claim and not is_rehearsal(c)}
         revisions = {name: memory.applied[name].revision if name in memory.applied else gone[name] for name in gone}
         before: dict[str, tuple[str, ...]] = {}
         needs: dict[str, tuple[str, ...]] = {}
