@@ -546,3 +546,24 @@ def test_a_reboot_in_the_middle_of_a_rehearsal_is_no_answer(walk: Walk) -> None:
         walk.engine.stop_by_hand(container.id)
     walk.until(lambda: bool(walk.store.memory().rehearsed))
     assert walk.store.memory().rehearsed["shop"].ready
+
+
+def test_a_rehearsal_that_shows_nothing_is_tried_three_times(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reconciler.core.backoff.FIRST", 0.05)
+    walk.write(rehearse_rollback=True)
+    walk.converge()
+    walk.write(rehearse_rollback=True, image="shop:2")
+    paused = set()
+
+    def answered() -> bool:
+        for container in walk.engine.observe().containers:
+            if container.name.startswith("shop.rehearsal.") and container.state == "running":
+                walk.engine.pause(container.id)
+                paused.add(container.id)
+        return bool(walk.store.memory().rehearsed)
+
+    walk.until(answered)
+    said = walk.store.memory().rehearsed["shop"]
+    assert (len(paused), said.reason) == (3, "RehearsalImpossible")
+    assert "somebody has paused it" in said.message
+    assert [c.name for c in walk.engine.observe().containers] == walk.running()
