@@ -107,7 +107,7 @@ def outlook(forecast: Forecast, start: Plan, before: Observed, applied: Mapping[
         faults=_faults(forecast, start),
         problems=tuple(p for p in sorted(forecast.wanted.catalog.problems) if p not in shown),
         notes=tuple(_notes(case)),
-        seconds=round(max((event.at for event in forecast.events), default=0.0), 1),
+        seconds=_seconds(forecast),
         uncounted=tuple(_uncounted(forecast)),
     )
 
@@ -197,6 +197,12 @@ def _nginx(before: Observed, actions: Iterable[act.Action], routes: list[str]) -
         return None
     reloads = any(isinstance(action, act.LoadSite) for action in actions)
     return Nginx(reloads, before.site.loaded is not None, tuple(routes))
+
+
+def _seconds(forecast: Forecast) -> float:
+    """Without a rehearsal, for which nobody waits."""
+    waited = (event.at for event in forecast.events if not act.is_rehearsal_lane(act.lane(event.action)))
+    return round(max(waited, default=0.0), 1)
 
 
 def _uncounted(forecast: Forecast) -> Iterable[str]:

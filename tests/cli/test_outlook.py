@@ -7,7 +7,8 @@ from harness.builders import changed
 from harness.plans import DB, LATER, SHOP, SITUATIONS, Situation, asked, new
 
 from reconciler.cli.outlook import Outlook, forecast_exit_code, in_sync, outlook
-from reconciler.core.model import Brought, Due, Task, Way
+from reconciler.core.model import Brought, Due, Health, Rehearsal, Task, Way, WayBack
+from reconciler.core.rehearsal import prepared
 from reconciler.core.simulate import Paper
 
 
@@ -46,6 +47,20 @@ def test_what_runs_instead_is_named() -> None:
     assert standing["api"] == "api:1 of aaaaaaaa runs (1 replica)"
     assert standing["shop"] == "shop:1 of aaaaaaaa runs (2 replicas)"
     assert look(SITUATIONS["broken-before-it-ever-ran"]()).standing[0].runs == "nothing of it runs"
+
+
+def test_a_rehearsal_that_may_follow_is_none_of_the_time_that_it_takes() -> None:
+    plain = SITUATIONS["upgrade"]()
+    db = plain.asked.targets["db"].desired
+    assert db is not None
+    slow = replace(db, app=replace(db.app, health=Health("tcp", port=1, min_healthy_time=500)), fingerprint="older")
+    asks = replace(db, app=replace(db.app, rehearse_rollback=Rehearsal()))
+    way = WayBack(db.fingerprint, "older", "0" * 40, prepared(slow, "older", db.fingerprint, Rehearsal()))
+    target = replace(plain.asked.targets["db"], desired=asks, way_back=way)
+    also = replace(plain, asked=replace(plain.asked, targets={**plain.asked.targets, "db": target}))
+    assert any(type(event.action).__name__ == "Rehearse" for event in also.forecast.events)
+    assert look(also).changes == look(plain).changes
+    assert look(also).seconds < look(plain).seconds + 1
 
 
 def test_a_refused_removal_is_told_once_and_for_all_its_apps() -> None:
