@@ -307,7 +307,8 @@ class Cycle:
     def _observe(self, targets: Mapping[str, Target], engine: EngineState) -> Observed:
         world = self._world
         owned = [container for container in engine.containers if container.owned and container.claim]
-        names = set(targets) | {container.claim.app for container in owned if container.claim}
+        # A rehearsal has no name: one that outlives its app would be taken for something left of it to remove.
+        names = set(targets) | {c.claim.app for c in owned if c.claim and not is_rehearsal(c)}
         world.prober.watch(watch_list(targets, owned))
         if world.tally is not None:
             world.tally.watch(counted(targets, owned))

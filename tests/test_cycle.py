@@ -533,6 +533,7 @@ def test_the_replica_of_a_removed_app_that_cannot_go_is_tried_later_and_later(wa
         walk.cycle.run()
         time.sleep(0.01)
     assert walk.engine.calls["remove"] - before <= 2, "it is tried at every look"
+    assert [entry.event for entry in walk.store.history("shop", 9)].count("pruned") == 1
     del walk.engine.fail["remove"]
     walk.until(lambda: len(walk.engine.observe().containers) == 1)
 
