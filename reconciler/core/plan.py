@@ -270,7 +270,8 @@ def _rehearse(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory,
     for name, status in sorted(statuses.items()):
         for condition in status.conditions:
             if condition.type == "RollbackReady" and not condition.status:
-                draft.notices.append(("RollbackNotReady", f"{name} could not go back: {condition.message}"))
+                again = f"to rehearse it again: reconciler retry {name}"
+                draft.notices.append(("RollbackNotReady", f"{name} could not go back: {condition.message}; {again}"))
 
 
 def _sweep(draft: _Draft, wanted: Wanted, observed: Observed, memory: Memory, now: float) -> None:

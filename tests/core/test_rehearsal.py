@@ -633,7 +633,8 @@ def test_the_answer_is_a_condition_and_no_fault(ready: bool) -> None:  # noqa: F
     (condition,) = [c for c in status.conditions if c.type == "RollbackReady"]
     assert (condition.status, condition.since, condition.revision) == (ready, LATER - 60, OLD.revision)
     assert (status.sync, status.health, made.converged, made.faults) == ("Synced", "Healthy", True, ())
-    assert [reason for reason, _ in made.notices] == ([] if ready else ["RollbackNotReady"])
+    told = "shop could not go back: as it was; to rehearse it again: reconciler retry shop"
+    assert made.notices == (() if ready else (("RollbackNotReady", told),))
     quiet = wanted(desired(replace(SHOP, rehearse_rollback=None), image="sha256:2", revision="1" * 40))
     off = steps(quiet, on.observed, on.memory, on.now).statuses["shop"].conditions
     assert "RollbackReady" not in {c.type for c in off}
