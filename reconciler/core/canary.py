@@ -58,15 +58,19 @@ class Canary:
     names: dict[str, NameState] = field(init=False)
     name: NameState = field(init=False)
     given: frozenset[str] = field(init=False)
-    """Addresses of the new version that slots have."""
+    """Addresses of the new version that slots have, and the name has not."""
 
     def __post_init__(self) -> None:
         known = self.facts.observed.names
         self.names = slots.states(known, self.desired.name)
         self.name = known.names.get(self.desired.name) or NameState((), 0.0, None)
         ours = {container.address for container in self.new}
+        ours -= set(self.name.written)
         self.given = frozenset(a for state in self.names.values() for a in state.written if a in ours)
-        self.asked = self.asked and bool(self.kept) and self.facts.observed.site is not None and not self._goes_back()
+        # An nginx that cannot be looked at for a moment ends nothing that has begun.
+        begun = bool(self.given) or (bool(self.names) and self._promoted)
+        served = begun or self.facts.observed.site is not None
+        self.asked = self.asked and served and self._has_a_way_back() and not self._goes_back()
 
     # -- where it stands -------------------------------------------------------------------------------------------
 
@@ -82,6 +86,16 @@ class Canary:
         """The name answers the new version, and nobody else."""
         written = set(self.name.written)
         return bool(written) and written <= {container.address for container in self.new}
+
+    def _has_a_way_back(self) -> bool:
+        """An old replica that could have the requests runs, and is not known to be sick: not yet known is enough.
+
+        Where the old version is as sick as the new one, or sicker, there is nothing to go back to.
+        """
+        before = self.facts.target.previous
+        manifest, back = (before.app, before.fingerprint) if before is not None else (self.desired.app, "")
+        able = (c for c in self.old if c.address in self.kept or (c.claim and c.claim.fingerprint == back))
+        return any(not is_sick(container, manifest, self.facts.observed) for container in able)
 
     def _goes_back(self) -> bool:
         """To a version that was here before the one that runs: whoever goes back is in a hurry, and it has served."""
@@ -144,7 +158,8 @@ class Canary:
         if any(state.answered != state.written for state in states):
             told = max(told, self.facts.now)
         counted = (self.facts.observed.traffic.get(address) for address in self._addresses(self.new))
-        since = max((seen.since for seen in counted if seen is not None), default=0.0)
+        # One that lies ahead is of before the clock went back.
+        since = max((s.since for s in counted if s is not None and s.since <= self.facts.now + 1), default=0.0)
         return max(told + self.facts.timing.settle, since)
 
     def _next(self, until: float) -> float:
@@ -156,7 +171,7 @@ class Canary:
     def failed(self) -> bool:
         """Take the new version back, if it does worse: first the traffic, and then it is given up."""
         promoted = self._promoted
-        if not self.asked or not (self.given or promoted):
+        if not self.asked or not self.kept or not (self.given or promoted):
             return False
         if promoted and self.facts.now >= self._heard() + self.desired.app.rollout.bake:
             return False
@@ -178,11 +193,12 @@ class Canary:
         return True
 
     def _sick(self) -> str:
-        """Which of the replicas that have requests is not well any more."""
+        """Which of the replicas that have requests is not well any more; one that was stopped is started again."""
         serving = slots.answering(self.facts.observed.names, self.desired.name)
         observed, now = self.facts.observed, self.facts.now
         for container in sorted(self.new, key=lambda c: c.name):
-            if container.address in serving and is_sick(container, self.desired.app, observed):
+            ended = container.state not in {"running", "restarting"}
+            if container.address in serving and not ended and is_sick(container, self.desired.app, observed):
                 detail = is_ready(container, self.desired.app, observed, now)[2]
                 return f"{container.name} is not healthy any more{f' ({detail})' if detail else ''}"
         return ""

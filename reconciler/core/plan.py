@@ -327,7 +327,8 @@ def _step(
         return unattended(everyone).say("ForeignContainer", _foreign_text(name, foreign))
     held = {id(action): retry for action in step.actions if (retry := _holds_up(action, facts, memory)) is not None}
     if held:
-        step.actions = [action for action in step.actions if id(action) not in held]
+        # Nobody is given up before its requests are taken away.
+        step.actions = [a for a in step.actions if id(a) not in held and not isinstance(a, act.Quarantine)]
         step.message = ""
         for retry in held.values():
             step.wait(retry.not_before, retry.reason, retry.message)
@@ -423,10 +424,9 @@ def _held(owned: Mapping[str, tuple[Container, ...]]) -> dict[str, tuple[str, st
 
 
 def _splits(app: str, wanted: Wanted, site: SiteState | None) -> bool | None:
-    """Whether nginx deals the app's requests out to slots; None where what it has loaded is not what is wanted."""
-    if site is None:
-        return False
-    return app in wanted.split if wanted.generation and site.loaded == wanted.generation else None
+    """Whether nginx deals the app's requests out to slots; None where that is not known, or about to change."""
+    known = site is not None and wanted.generation and site.loaded == wanted.generation
+    return app in wanted.split if known else None
 
 
 def _waits_for(target: Target, statuses: Mapping[str, AppStatus], wanted: Wanted) -> str:

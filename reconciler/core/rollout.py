@@ -314,9 +314,9 @@ class _Rollout:
         if self.strategy == "rolling":
             wanted |= {c.address for c in self.staying if c.address} & self.kept
         if not wanted:
-            # A limping answer beats none: the last ones stay while they exist at all.
+            # A limping answer beats none: the last ones stay while they exist at all, and then an old one will do.
             there = {c.address for c in self.current.values() if c.address and c.state == "running"}
-            wanted = there & set(self.name_state.written)
+            wanted = there & set(self.name_state.written) or self.kept
         self._set_name(sorted(wanted), "healthy replicas changed" if self.is_applied else "the new version is healthy")
 
     def _serves(self, slot: int, container: Container) -> bool:

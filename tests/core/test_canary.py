@@ -24,6 +24,7 @@ from reconciler.core.model import (
     NamesState,
     NameState,
     ProbeResult,
+    Retry,
     Rollout,
     Target,
     Traffic,
@@ -529,3 +530,100 @@ def test_every_weight_can_be_a_step() -> None:
         rollout = replace(ROLLOUT, steps=(CanaryStep(weight, 1.0),))
         life = Life(desired(replace(SHOP, rollout=rollout)), desired(replace(SHOP, rollout=rollout), image="sha256:2"))
         life.at(weight)
+
+
+# --- what must not end or undo a canary ---------------------------------------------------------------------------------
+
+
+def baking() -> Life:
+    """The new version has all requests, and the old one is kept for a thousand seconds."""
+    rollout = replace(SHOP, rollout=replace(ROLLOUT, bake=1_000.0))
+    life = Life(desired(rollout), desired(rollout, image="sha256:2"))
+    life.run(lambda made: life.name() == life.addresses(life.new) and not made.actions)
+    return life
+
+
+def probed(life: Life, *containers: Container) -> None:
+    """An agent that has just started has asked only these."""
+    fresh = {c.id: ProbeResult(healthy=True, since=life.host.now) for c in containers}
+    life.host.observed = replace(life.host.observed, probes=fresh)
+
+
+def test_an_agent_that_comes_back_while_it_bakes_keeps_the_old_version_before_it_has_asked_it() -> None:
+    life = baking()
+    life.host.now += 100
+    probed(life, *life.containers(life.new))
+    assert kinds(life.look()) == []
+    probed(life, *life.containers(life.new), *life.containers(life.old))  # but not healthy for long enough
+    assert kinds(life.look()) == []
+    assert "the old one is kept" in life.look().statuses["shop"].message
+
+
+def test_an_nginx_that_cannot_be_looked_at_for_a_moment_ends_no_step() -> None:
+    life = Life()
+    life.at(10)
+    site = life.host.observed.site
+    life.host.observed = replace(life.host.observed, site=None)
+    assert kinds(life.look()) == []
+    life.host.observed = replace(life.host.observed, site=site)
+    assert life.at(10)
+
+
+def test_slots_stay_while_nobody_can_look_at_nginx() -> None:
+    before = converged(OLD)
+    made = steps(wanted(OLD), replace(before.observed, site=None), before.memory, LATER)
+    assert kinds(made) == []
+
+
+def test_a_strategy_that_was_rolling_until_a_moment_ago_does_not_stand_still() -> None:
+    rolling = replace(SHOP, rollout=Rollout("rolling", drain=5.0))
+    life = Life(desired(rolling), desired(rolling, image="sha256:2"))
+    life.run(lambda _: len(set(life.name()) & set(life.addresses(life.new))) == 1)
+    life.new = NEW
+    life.ask(Target("shop", NEW, previous=life.old))
+    assert life.run().converged
+    assert life.name() == life.addresses(NEW)
+
+
+def test_a_clock_that_goes_back_holds_up_no_step() -> None:
+    life = Life()
+    life.at(10)
+    life.traffic = {a: Traffic(0, 0, LATER + 90_000_000) for a in life.addresses(NEW)}
+    made = life.look()
+    assert made.wake_at is not None
+    assert made.wake_at < life.host.now + 310
+
+
+def test_what_ails_both_versions_takes_nobody_back() -> None:
+    life = Life()
+    life.at(10)
+    for container in (*life.containers(OLD), *life.containers(NEW)):
+        life.sicken(container)
+    assert "Quarantine" not in kinds(life.look())
+
+
+def test_a_replica_that_somebody_stopped_is_started_again_and_its_version_goes_on() -> None:
+    life = Life()
+    life.at(10)
+    life.host.do(act.StopContainer("shop", "", life.containers(NEW)[0].id, "", 1.0))
+    made = life.look()
+    assert "Quarantine" not in kinds(made)
+    assert "StartContainer" in kinds(made)
+    assert life.run().converged
+
+
+def test_nobody_is_given_up_before_its_requests_are_taken_away() -> None:
+    life = Life()
+    life.at(10)
+    life.saw(NEW, 100, 50)
+    waits = Retry(life.host.now + 60, 1, "DiskFull", "no space left")
+    life.host.memory = replace(life.host.memory, retries={act.name_lane("shop"): waits})
+    assert kinds(life.look()) == []
+
+
+def test_the_old_version_serves_again_where_all_of_the_new_one_is_gone() -> None:
+    life = baking()
+    for container in life.containers(life.new):
+        life.host.do(act.RemoveContainer("shop", "", container.id, container.name, ""))
+    made = life.look()
+    assert [a.addresses for a in made.actions if isinstance(a, act.SetName)] == [tuple(life.addresses(life.old))]
