@@ -239,7 +239,7 @@ class Cycle:
         routing = route(targets, observed, memory)
         generation, site = Generation("", ()), observed.site
         unknown = routing.lost_on(site) if site is not None else ()
-        if site is not None and not unknown:
+        if site is not None and not unknown and not routing.is_early:
             generation = phases.time("resolve", lambda: self._render_site(routing.apps, site, routing.split))
         wanted = Wanted(
             commit.sha,

@@ -143,8 +143,8 @@ class Report:
     def _say_changes(self, statuses: Mapping[str, AppStatus], commit: Commit) -> None:
         """One log line, and for refusals one history entry, when an app's reason changes."""
         for name, status in statuses.items():
-            # What a canary has counted so far is news at every look.
-            said = (status.reason, status.message.partition(":")[0] if status.reason == "Canary" else status.message)
+            # How long a canary's step lasts yet, and what was counted so far, is news at every look.
+            said = (status.reason, status.message.partition(" for ")[0] if status.reason == "Canary" else status.message)
             if self._said.get(name) == said:
                 continue
             self._said[name] = said

@@ -146,7 +146,12 @@ def test_what_a_canary_has_counted_so_far_is_shown_and_not_logged_each_time(
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    for message in ("at 10 % for 3 minutes: 5 requests", "at 10 % for 3 minutes: 9 requests", "at 50 %: 9 requests"):
+    for message in (
+        "at 10 % for 3 more minutes: 5 requests",
+        "at 10 % for 3 more minutes: 9 requests",
+        "at 10 % for 99 more seconds: 9 requests",
+        "at 50 % for 3 more minutes: 9 requests",
+    ):
         told = desk.report.walked(plan(replace(app(reason="Canary"), message=message)), SEEN, busy=False)
         assert told.apps["shop"].message == message
     said = [record.getMessage() for record in caplog.records if "Canary" in record.getMessage()]

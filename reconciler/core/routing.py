@@ -20,6 +20,8 @@ class Routing:
     """Apps that may have routes, but no manifest of theirs can be read."""
     split: frozenset[str] = frozenset()
     """Apps whose requests are dealt out to slots."""
+    is_early: bool = False
+    """Some of their slots are not answered yet, so nginx is told of nothing before they are."""
 
     def lost_on(self, site: SiteState) -> tuple[str, ...]:
         """Those whose routes a new configuration would lose: nginx has one, even if it is down or slow just now."""
@@ -63,7 +65,8 @@ def route(targets: Mapping[str, Target], observed: Observed, memory: Memory) -> 
         and slots.wants(app)
         and slots.are_there(observed.names, name)
     }
-    return Routing(tuple(app for app in apps if app.ingress), tuple(unknown), frozenset(split))
+    early = any(slots.are_unheard(observed.names, name) for name in split)
+    return Routing(tuple(app for app in apps if app.ingress), tuple(unknown), frozenset(split), early)
 
 
 def _modest(app: App, proven: Iterable[App]) -> App:

@@ -55,16 +55,18 @@ def states(names: NamesState, app: str) -> dict[str, NameState]:
 
 
 def are_there(names: NamesState, app: str) -> bool:
-    """Whether nginx may be told of them: each has a file, and is answered where the app's own name is.
+    """Whether nginx can be told of them, as soon as they are heard of: each has a file."""
+    return len(states(names, app)) == len(SIZES)
+
+
+def are_unheard(names: NamesState, app: str) -> bool:
+    """Whether one is not answered yet although the app's own name is: nginx is told of nothing for a moment.
 
     As long as the names service answers nothing at all, nobody knows: what was there stays.
     """
-    found = states(names, app)
     own = names.names.get(app)
-    if len(found) < len(SIZES):
-        return False
-    unanswered = any(state.written and state.answered == () for state in found.values())
-    return not (unanswered and own is not None and own.answered)
+    late = any(state.written and state.answered == () for state in states(names, app).values())
+    return late and own is not None and bool(own.answered)
 
 
 def answering(names: NamesState, app: str) -> frozenset[str]:

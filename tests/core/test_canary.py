@@ -532,7 +532,7 @@ def test_every_weight_can_be_a_step() -> None:
         life.at(weight)
 
 
-# --- what must not end or undo a canary ---------------------------------------------------------------------------------
+# --- what must not end or undo a canary -----------------------------------------------------------------------------
 
 
 def baking() -> Life:
@@ -566,7 +566,8 @@ def test_an_nginx_that_cannot_be_looked_at_for_a_moment_ends_no_step() -> None:
     life.host.observed = replace(life.host.observed, site=None)
     assert kinds(life.look()) == []
     life.host.observed = replace(life.host.observed, site=site)
-    assert life.at(10)
+    assert kinds(life.look()) == []
+    assert life.weight() == 10
 
 
 def test_slots_stay_while_nobody_can_look_at_nginx() -> None:

@@ -107,5 +107,11 @@ def test_requests_are_dealt_out_where_a_manifest_asks_for_it_and_all_slots_are_t
     assert route(target, there.observed, there.memory).split == {"shop"}
     assert route(target, bare.observed, bare.memory).split == frozenset()
     assert route({"shop": Target("shop", plain)}, there.observed, there.memory).split == frozenset()
+    # A name that was empty is answered again, and a slot is not yet: nginx must not be told to forget them for that.
+    own = there.observed.names
+    late = replace(own, names={**own.names, "shop_3": replace(own.names["shop_3"], answered=())})
+    now = route(target, replace(there.observed, names=late), there.memory)
+    assert (now.split, now.is_early) == ({"shop"}, True)
+    assert not route(target, there.observed, there.memory).is_early
     unreadable = {"shop": Target("shop", None, HELD, app=asked)}
     assert route(unreadable, there.observed, there.memory).split == {"shop"}

@@ -46,13 +46,15 @@ def test_only_an_app_with_an_ingress_whose_manifest_asks_for_a_canary_wants_slot
 def test_nginx_is_told_of_slots_that_are_all_there_and_answered() -> None:
     assert slots.are_there(known(), "shop")
     assert not slots.are_there(NamesState(0.0, {"shop": state()}), "shop")
-    assert not slots.are_there(known(shop_3=state(answered=())), "shop")
+    assert not slots.are_unheard(known(), "shop")
+    assert slots.are_unheard(known(shop_3=state(answered=())), "shop")
 
 
 @pytest.mark.parametrize("answered", [None, ()])
 def test_a_names_service_that_is_down_or_blind_takes_nothing_away(answered: tuple[str, ...] | None) -> None:
     every = {name: state(answered=answered) for name in ("shop", *slots.names_of("shop"))}
     assert slots.are_there(NamesState(None, every), "shop")
+    assert not slots.are_unheard(NamesState(None, every), "shop")
 
 
 def test_who_answers_is_everybody_whom_the_name_or_a_slot_has() -> None:

@@ -164,7 +164,7 @@ class DnsmasqNames:
             self._agreed.pop(name, None)
             return NameState(addresses, written_at, answer)
         known = self._agreed.get(name)
-        if known is None or known[0] != addresses:
+        if known is None or known[0] != addresses or known[1] > written_at + _LATE:  # or the clock went back
             now = time.time()
             known = (addresses, now if 0 <= now - written_at < _LATE else written_at)
             self._agreed[name] = known

@@ -117,6 +117,16 @@ def test_it_says_since_when_an_answer_is_the_one_that_is_written(up: NamesLab) -
     assert up.names.observe(()).names["shop"].answered_since > first.answered_since
 
 
+def test_a_clock_that_goes_back_leaves_no_answer_that_is_of_tomorrow(up: NamesLab) -> None:
+    up.switch("shop", "10.0.0.1")
+    tomorrow = time.time() + 86_400
+    os.utime(up.directory / "shop", (tomorrow, tomorrow))
+    agent = up.another_agent()
+    assert agent.observe(()).names["shop"].answered_since == pytest.approx(tomorrow, abs=1)
+    agent.set("shop", ["10.0.0.1"])
+    assert agent.observe(()).names["shop"].answered_since <= time.time()
+
+
 def test_the_same_addresses_again_are_no_change(up: NamesLab) -> None:
     up.names.set("shop", ["10.0.0.1", "10.0.0.2"])
     before = up.names.observe(()).names["shop"].written_at
