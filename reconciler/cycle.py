@@ -249,7 +249,7 @@ class Cycle:
             generation.files,
             before,
             generation.clashes,
-            split=routing.split,
+            split=generation.split,
             routes_unknown=unknown,
             host=self._rules.host,
         )

@@ -144,7 +144,8 @@ class Report:
         """One log line, and for refusals one history entry, when an app's reason changes."""
         for name, status in statuses.items():
             # How long a canary's step lasts yet, and what was counted so far, is news at every look.
-            said = (status.reason, status.message.partition(" for ")[0] if status.reason == "Canary" else status.message)
+            message = status.message.partition(" for ")[0] if status.reason == "Canary" else status.message
+            said = (status.reason, message)
             if self._said.get(name) == said:
                 continue
             self._said[name] = said

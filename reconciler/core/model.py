@@ -598,6 +598,8 @@ class SiteState:
     """Host name -> short hash of its certificate: a renewal changes the configuration and so reloads nginx."""
     version: tuple[int, ...] = (0, 0, 0)
     """nginx's."""
+    slots: frozenset[str] = frozenset()
+    """Apps whose slots the loaded configuration has as upstreams."""
     ipv6: bool = False
     """The host can listen on IPv6."""
 

@@ -1,7 +1,8 @@
 """nginx's configuration for the apps of this host: names only, so that a deploy reloads nothing.
 
 Two forms, by what nginx can do. Every version takes a name from a variable and asks the resolver again each second;
-from 1.27.3 an upstream does so by itself (``server ... resolve``) and keeps connections to the apps open.
+from 1.27.3 an upstream does so by itself (``server ... resolve``) and keeps connections to the apps open. A new one has
+no address for some milliseconds, so slots are loaded before they are used, and an app's own name stays.
 
 A path is a prefix that ends at a segment: ``/api`` (or ``/api/``, which is the same) takes ``/api`` and ``/api/x`` but
 not ``/apix``; the longest prefix of a host wins, whichever apps they belong to.
@@ -32,6 +33,7 @@ _ACME = "/.well-known/acme-challenge"
 _ID_PLACE = "0" * 16  # stands where the id will be, which is a hash over all the rest
 _APP_MARKER = "# app "
 _NO_APP_MARKER = "# no app"
+_SLOT_UPSTREAM = re.compile(r"^upstream reconciler\.([a-z0-9-]+)_1\.", re.MULTILINE)
 _HASHED_SERVER_NAME = 46  # nginx's default server_names_hash_bucket_size takes no longer name, and refuses to start
 
 
@@ -62,6 +64,8 @@ class Generation:
     files: tuple[tuple[str, str], ...]
     """(file name, content), in order."""
     clashes: tuple[Clash, ...] = ()
+    split: frozenset[str] = frozenset()
+    """Apps whose requests are dealt out to slots."""
 
 
 def render(
@@ -73,7 +77,7 @@ def render(
         apps: All that should have routes, healthy or not; of two that claim the same path the first has it.
         site: What this nginx can do, and which certificates there are.
         frontend: From the settings.
-        split: Names of apps whose requests are dealt out to their slots.
+        split: Names of apps whose requests should be dealt out to their slots.
 
     Raises:
         InvalidInput: reason ``UnsafeRoute``; a value is not what the schema lets through.
@@ -81,9 +85,17 @@ def render(
     directories = (frontend.certificates, *filter(None, (frontend.tally,)))
     check_frontend(frontend.resolver, frontend.address, directories, frontend.http, frontend.https)
     hosts, clashes = claim(apps)
-    text = "".join(f"{line}\n" for line in _configuration(hosts, site, frontend, split))
+    routed = {route.app for routes in hosts.values() for route in routes}
+    early = routed - site.slots if site.resolve else frozenset[str]()
+    used = frozenset(split) - early
+    text = "".join(f"{line}\n" for line in _configuration(hosts, site, frontend, split, used))
     identity = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Generation(identity, ((FILE, text.replace(_ID_PLACE, identity)),), tuple(clashes))
+    return Generation(identity, ((FILE, text.replace(_ID_PLACE, identity)),), tuple(clashes), used)
+
+
+def slots_in(text: str) -> frozenset[str]:
+    """Apps whose slots a rendered file has as upstreams."""
+    return frozenset(_SLOT_UPSTREAM.findall(text))
 
 
 def app_at(text: str, line: int) -> str | None:
@@ -98,12 +110,16 @@ def app_at(text: str, line: int) -> str | None:
 
 
 def _configuration(
-    hosts: Mapping[str, list[Route]], site: SiteState, frontend: Frontend, split: Collection[str]
+    hosts: Mapping[str, list[Route]],
+    site: SiteState,
+    frontend: Frontend,
+    split: Collection[str],
+    used: Collection[str],
 ) -> Iterator[str]:
     encrypted = {host for host, routes in hosts.items() if host in site.certificates and any(map(_wants_tls, routes))}
     yield "# Made by reconciler from the manifests; changes are overwritten."
     yield from _maps(site)
-    if any(route.app in split for routes in hosts.values() for route in routes):
+    if any(route.app in used for routes in hosts.values() for route in routes):
         yield from _slots(frontend)
     yield from _generation_server(frontend, site)
     if frontend.default_server:
@@ -111,7 +127,7 @@ def _configuration(
     if site.resolve:
         yield from _upstreams(hosts, frontend, split)
     for host, routes in hosts.items():
-        yield from _host(host, routes, site, frontend, split, encrypted=host in encrypted)
+        yield from _host(host, routes, site, frontend, used, encrypted=host in encrypted)
 
 
 def _wants_tls(route: Route) -> bool:
@@ -220,7 +236,7 @@ def _tls(site: SiteState) -> Iterator[str]:
 
 
 # --- from a route to the app ----------------------------------------------------------------------------------------
-# One target for each app and port; seven, its slots, where requests are dealt out.
+# One target for each app and port; seven more, its slots, where requests are dealt out.
 
 
 def _slots(frontend: Frontend) -> Iterator[str]:
@@ -246,7 +262,7 @@ def _slots(frontend: Frontend) -> Iterator[str]:
 def _targets(hosts: Mapping[str, list[Route]], split: Collection[str]) -> list[tuple[str, int, str]]:
     """App, port and the name that nginx asks for."""
     wanted = {(route.app, route.ingress.port) for routes in hosts.values() for route in routes}
-    return sorted((app, port, name) for app, port in wanted for name in (names_of(app) if app in split else (app,)))
+    return sorted((app, port, name) for app, port in wanted for name in (app, *(names_of(app) if app in split else ())))
 
 
 def _upstreams(hosts: Mapping[str, list[Route]], frontend: Frontend, split: Collection[str]) -> Iterator[str]:

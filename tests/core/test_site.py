@@ -8,6 +8,7 @@ After a change of the rendering, look at the difference that this makes:
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from harness.golden import assert_golden
 
 from reconciler.core.model import App, Ingress, SiteState
-from reconciler.core.site import FILE, Frontend, Generation, app_at, render
+from reconciler.core.site import FILE, Frontend, Generation, app_at, render, slots_in
 from reconciler.errors import InvalidInput
 
 CASES = sorted((Path(__file__).parent / "site").glob("*.json"))
@@ -32,6 +33,7 @@ def read(case: dict[str, Any]) -> Generation:
     facts = case["site"] | {
         "version": tuple(case["site"]["version"]),
         "certificates": frozenset(case["site"].get("certificates", ())),
+        "slots": frozenset(case["site"].get("slots", ())),
     }
     return render(apps, SiteState(None, None, **facts), Frontend(**case["frontend"]), case.get("split", ()))
 
@@ -91,13 +93,31 @@ def test_each_line_that_is_about_an_app_is_known_to_be(site: SiteState) -> None:
 @pytest.mark.parametrize("site", [OLD, NEW], ids=["variable", "resolve"])
 def test_slots_belong_to_their_app_and_nobody_is_counted_where_nobody_listens(site: SiteState) -> None:
     apps = [app("shop", Ingress("a.example", "/", 80)), app("api", Ingress("a.example", "/api", 9000))]
+    site = replace(site, slots=frozenset({"shop"}))
     text = render(apps, site, FRONTEND, {"shop"}).files[0][1]
     owners = {line.strip(): app_at(text, number) for number, line in enumerate(text.splitlines(), 1)}
     slot = "server shop_7:80 resolve max_fails=0;" if site.resolve else "set $reconciler_app shop_$reconciler_slot;"
     assert owners[slot] == "shop"
     assert "api_" not in text
     assert "log" not in text.replace("access_log off", "")
-    assert render(apps, site, FRONTEND, {"other"}) == render(apps, site, FRONTEND)
+    assert render(apps, site, FRONTEND, {"other"}).files == render(apps, site, FRONTEND).files
+
+
+def test_slots_are_upstreams_before_requests_are_dealt_out_to_them() -> None:
+    apps, asked = [app("shop", Ingress("a.example", "/", 80)), app("api", Ingress("b.example", "/", 80))], {"shop"}
+    plain, first = render(apps, NEW, FRONTEND), render(apps, NEW, FRONTEND, asked)
+    text = first.files[0][1]
+    assert first.split == slots_in(plain.files[0][1]) == frozenset()
+    assert slots_in(text) == asked
+    assert "split_clients" not in text
+    then = render(apps, replace(NEW, slots=slots_in(text)), FRONTEND, asked)
+    text = then.files[0][1]
+    assert then.split == slots_in(text) == asked
+    assert "split_clients" in text
+    assert "upstream reconciler.shop.80 {" in text  # so that the way back finds it with addresses
+    assert render(apps, OLD, FRONTEND, asked).split == asked
+    # One without a route needs no upstream, and need not wait for any.
+    assert render([], NEW, FRONTEND, asked).split == asked
 
 
 def test_a_directory_that_could_write_directives_of_its_own_is_refused() -> None:

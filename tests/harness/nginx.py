@@ -127,6 +127,8 @@ class PrivateNginx:
     def load(self, *apps: App, split: Collection[str] = ()) -> Generation:
         generation = self.render(*apps, split=split)
         self.site.load(generation.id, generation.files)
+        if generation.split != frozenset(split):  # slots are loaded before they are used
+            return self.load(*apps, split=split)
         return generation
 
     def get(

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from reconciler import settings
 from reconciler.core.model import SiteState
-from reconciler.core.site import FILE, GENERATION_HOST, app_at
+from reconciler.core.site import FILE, GENERATION_HOST, app_at, slots_in
 from reconciler.disk import sync_directory, unavailable
 from reconciler.errors import Failed, ReconcilerError, Unavailable
 from reconciler.process import Completed
@@ -58,6 +58,7 @@ class NginxSite:
         self._include = include_line(directory)
         self._program = Program(nginx)
         self._certificates = Certificates(nginx.certificates)
+        self._read: tuple[str, frozenset[str]] = ("", frozenset())
 
     def observe(self) -> SiteState:
         """What is loaded: one HTTP request, and no command as long as nginx's program is the same.
@@ -69,13 +70,15 @@ class NginxSite:
         """
         build = self._program.build()
         digests = self._certificates.usable()
+        loaded, written = self._loaded(), self._written()
         return SiteState(
-            loaded=self._loaded(),
-            written=self._written(),
+            loaded=loaded,
+            written=written,
             resolve=build.version >= _RESOLVE,
             certificates=frozenset(digests),
             certificate_digests=digests,
             version=build.version,
+            slots=self._slots(loaded or written or ""),
             ipv6=Path("/proc/net/if_inet6").exists(),
         )
 
@@ -130,6 +133,13 @@ class NginxSite:
             return self._current.readlink().name
         except OSError:
             return None
+
+    def _slots(self, generation: str) -> frozenset[str]:
+        """Apps whose slots a generation has; its file is read once, as it never changes."""
+        if self._read[0] != generation:
+            text = _content(self._generations / generation / FILE) if _GENERATION.match(generation) else None
+            self._read = (generation, slots_in(text or ""))
+        return self._read[1]
 
     def _write(self, generation: str, files: Sequence[tuple[str, str]]) -> None:
         directory = self._generations / generation

@@ -96,6 +96,18 @@ def test_what_became_of_requests_is_told_of_split_apps_alone(
 
 
 @pytest.mark.usefixtures("shop")
+def test_no_request_is_lost_when_slots_come_and_go(nginx: PrivateNginx) -> None:
+    with Load(("127.0.0.1", nginx.http), "shop.example", keep_alive=False, clients=6) as load:
+        for _ in range(3):
+            nginx.load(app("shop"))
+            time.sleep(0.1)
+            nginx.load(app("shop"), split={"shop"})
+            time.sleep(0.1)
+    assert load.failures == []
+    assert nginx.site.observe().slots == ({"shop"} if nginx.site.observe().resolve else set())
+
+
+@pytest.mark.usefixtures("shop")
 def test_an_agent_that_was_killed_or_does_not_read_holds_up_no_request(
     nginx: PrivateNginx, traffic: NginxTraffic
 ) -> None:
