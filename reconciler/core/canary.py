@@ -171,7 +171,7 @@ class Canary:
     def failed(self) -> bool:
         """Take the new version back, if it does worse: first the traffic, and then it is given up."""
         promoted = self._promoted
-        if not self.asked or not self.kept or not (self.given or promoted):
+        if not self.asked or not self.kept:
             return False
         if promoted and self.facts.now >= self._heard() + self.desired.app.rollout.bake:
             return False
@@ -182,10 +182,10 @@ class Canary:
         message = f"taken back from {share} % of the requests: {why}"
         back = tuple(sorted(self.kept))
         name = self.desired.name
-        every = tuple((slot, back) for slot in slots.names_of(name) if slot in self.names)
-        self.step.actions = [act.SetSlots(name, message, every)]
-        if self.name.written != back:
-            self.step.actions.insert(0, act.SetName(name, message, back))
+        late = tuple((s, back) for s, state in self.names.items() if slots.changed(state, back, self.facts.now))
+        self.step.actions = [act.SetName(name, message, back)] if self.name.written != back else []
+        if late:
+            self.step.actions.append(act.SetSlots(name, message, late))
         sick = sorted(c.id for c in self.new if is_sick(c, self.desired.app, self.facts.observed))
         shown = next(iter(sick or sorted(c.id for c in self.new)), None)
         self.step.actions.append(act.Quarantine(name, message, self.desired, _CAUSE, message, shown))

@@ -73,7 +73,8 @@ class NginxTraffic:
                 self._seen = {address: self._seen.get(address) or Traffic(0, 0, now) for address in addresses}
         if not addresses:
             self._close()
-        elif self._socket is None:
+        elif not self._is_listening():
+            self._close()
             self._open()
 
     def results(self) -> Mapping[str, Traffic]:
@@ -82,6 +83,10 @@ class NginxTraffic:
             return dict(self._seen)
 
     # -- the socket ------------------------------------------------------------------------------------------------
+
+    def _is_listening(self) -> bool:
+        """The thread lives, and nobody has removed what nginx looks for."""
+        return self._thread is not None and self._thread.is_alive() and (self._directory / "socket").exists()
 
     def _open(self) -> None:
         """The directory appears with a socket in it that everybody may write to."""

@@ -622,6 +622,21 @@ def test_nobody_is_given_up_before_its_requests_are_taken_away() -> None:
     assert kinds(life.look()) == []
 
 
+def test_who_is_taken_back_gets_no_second_share_while_that_cannot_be_written_down() -> None:
+    life = Life()
+    life.at(10)
+    life.saw(NEW, 100, 50)
+    quarantine = life.look().actions[-1]
+    waits = Retry(life.host.now + 60, 1, "DiskFull", "no space left")
+    life.host.memory = replace(life.host.memory, retries={act.retry_lane(quarantine): waits})
+    assert kinds(life.look()) == ["SetSlots"]
+    life.do(*life.look().actions)
+    assert kinds(life.look()) == []
+    assert life.weight() == 0
+    life.host.memory = replace(life.host.memory, retries={})
+    assert kinds(life.look()) == ["Quarantine"]
+
+
 def test_the_old_version_serves_again_where_all_of_the_new_one_is_gone() -> None:
     life = baking()
     for container in life.containers(life.new):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import socket
 import stat
 import time
@@ -89,6 +90,18 @@ def test_an_empty_line_from_whomever_ends_nothing(traffic: NginxTraffic, place: 
     traffic.watch({"10.0.0.1"})
     tell(place, b"", HEAD + b"10.0.0.1:80|200")
     eventually(lambda: traffic.results()["10.0.0.1"].requests == 1)
+
+
+def test_a_socket_that_somebody_removed_is_made_again_and_what_was_counted_stays(
+    traffic: NginxTraffic, place: Path
+) -> None:
+    traffic.watch({"10.0.0.1"})
+    tell(place, HEAD + b"10.0.0.1:80|200")
+    eventually(lambda: traffic.results()["10.0.0.1"].requests == 1)
+    shutil.rmtree(place)
+    traffic.watch({"10.0.0.1"})
+    tell(place, HEAD + b"10.0.0.1:80|200")
+    eventually(lambda: traffic.results()["10.0.0.1"].requests == 2)
 
 
 def test_whoever_only_looks_touches_nothing(place: Path) -> None:
