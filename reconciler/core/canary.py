@@ -59,12 +59,15 @@ class Canary:
     name: NameState = field(init=False)
     given: frozenset[str] = field(init=False)
     """Addresses of the new version that slots have, and the name has not."""
+    answers: bool = field(init=False)
+    """The name has replicas of the new version already: it was promoted, or has been rolling until now."""
 
     def __post_init__(self) -> None:
         known = self.facts.observed.names
         self.names = slots.states(known, self.desired.name)
         self.name = known.names.get(self.desired.name) or NameState((), 0.0, None)
         ours = {container.address for container in self.new}
+        self.answers = bool(ours & set(self.name.written))
         ours -= set(self.name.written)
         self.given = frozenset(a for state in self.names.values() for a in state.written if a in ours)
         # An nginx that cannot be looked at for a moment ends nothing that has begun.
@@ -111,7 +114,7 @@ class Canary:
 
         ``ready``: all replicas of the new version are.
         """
-        if not self.asked or self._promoted or not (ready or self.given):
+        if not self.asked or self.answers or not (ready or self.given):
             return False
         if ready and self._old_is_sick():
             self.step.say("Canary", "no replica of the old version is healthy, so the new one has all requests at once")

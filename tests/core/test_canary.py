@@ -576,14 +576,16 @@ def test_slots_stay_while_nobody_can_look_at_nginx() -> None:
     assert kinds(made) == []
 
 
-def test_a_strategy_that_was_rolling_until_a_moment_ago_does_not_stand_still() -> None:
+@pytest.mark.parametrize("replicas", [2, 1])
+def test_a_strategy_that_was_rolling_until_a_moment_ago_does_not_stand_still(replicas: int) -> None:
     rolling = replace(SHOP, rollout=Rollout("rolling", drain=5.0))
     life = Life(desired(rolling), desired(rolling, image="sha256:2"))
     life.run(lambda _: len(set(life.name()) & set(life.addresses(life.new))) == 1)
-    life.new = NEW
-    life.ask(Target("shop", NEW, previous=life.old))
+    life.new = desired(replace(SHOP, replicas=replicas), image="sha256:2")
+    life.ask(Target("shop", life.new, previous=life.old))
     assert life.run().converged
     assert life.name() == life.addresses(NEW)
+    assert len(life.name()) == replicas
 
 
 def test_a_clock_that_goes_back_holds_up_no_step() -> None:
