@@ -26,6 +26,8 @@ ENOUGH = 20
 _HUNDRED = 100
 _AGAIN = 0.1  # seconds; as for the name, until the names service answers what is written
 _CAUSE = "CanaryFailed"
+_OLD_REQUESTS = 3600.0
+"""Seconds for which workers of an nginx that was reloaded may still have to ask for a slot, at the end of an upload."""
 
 
 def counted(targets: Mapping[str, Target], containers: Iterable[Container]) -> frozenset[str]:
@@ -257,7 +259,8 @@ class Canary:
         taken = slots.taken(self.weight) if new else frozenset()
         every = {slot: new if place in taken else name for place, slot in enumerate(slots.names_of(app.name))}
         late = {s: to for s, to in every.items() if slots.changed(self.names.get(s), to, self.facts.now)}
-        if not wants and self.facts.splits is False and not self.step.actions:
+        unasked = site is not None and self.facts.splits is False and self.facts.now > site.since + _OLD_REQUESTS
+        if not wants and unasked and not self.step.actions:
             why = "nginx does not deal out its requests any more"
             self.step.actions.append(act.ForgetSlots(app.name, why))
         elif late:

@@ -600,6 +600,8 @@ class SiteState:
     """nginx's."""
     slots: frozenset[str] = frozenset()
     """Apps whose slots the loaded configuration has as upstreams."""
+    since: float = 0.0
+    """Unix time at which ``written`` was written."""
     ipv6: bool = False
     """The host can listen on IPv6."""
 

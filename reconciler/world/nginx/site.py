@@ -79,6 +79,7 @@ class NginxSite:
             certificate_digests=digests,
             version=build.version,
             slots=self._slots(loaded or written or ""),
+            since=self._since(),
             ipv6=Path("/proc/net/if_inet6").exists(),
         )
 
@@ -133,6 +134,12 @@ class NginxSite:
             return self._current.readlink().name
         except OSError:
             return None
+
+    def _since(self) -> float:
+        try:
+            return self._current.lstat().st_mtime
+        except OSError:
+            return 0.0
 
     def _slots(self, generation: str) -> frozenset[str]:
         """Apps whose slots a generation has; its file is read once, as it never changes."""

@@ -62,6 +62,7 @@ def test_a_generation_is_loaded_and_another_one_after_it(nginx: PrivateNginx) ->
     first = nginx.load(SHOP)
     state = nginx.site.observe()
     assert state.loaded == state.written == first.id
+    assert time.time() - 60 < state.since <= time.time()
     assert serves(nginx, "shop.example")
     assert nginx.get("api.example").status == 404
     second = nginx.load(*BOTH)
