@@ -57,6 +57,8 @@ class Canary:
     """This version is new here, and its manifest asks for steps."""
     weight: int = 0
     """Percent that the new version should have now, beside the name."""
+    way_back: bool = field(init=False)
+    """An old replica is not known to be sick."""
     names: dict[str, NameState] = field(init=False)
     name: NameState = field(init=False)
     given: frozenset[str] = field(init=False)
@@ -75,7 +77,8 @@ class Canary:
         # An nginx that cannot be looked at for a moment ends nothing that has begun.
         begun = bool(self.given) or (bool(self.names) and self._promoted)
         served = begun or self.facts.observed.site is not None
-        self.asked = self.asked and served and self._has_a_way_back() and not self._goes_back()
+        self.asked = self.asked and served and not self._goes_back()
+        self.way_back = self.asked and self._has_a_way_back()
 
     # -- where it stands -------------------------------------------------------------------------------------------
 
@@ -93,10 +96,7 @@ class Canary:
         return bool(written) and written <= {container.address for container in self.new}
 
     def _has_a_way_back(self) -> bool:
-        """An old replica that could have the requests runs, and is not known to be sick: not yet known is enough.
-
-        Where the old version is as sick as the new one, or sicker, there is nothing to go back to.
-        """
+        """Whether an old replica that could have the requests is not known to be sick; a migration may break all."""
         before = self.facts.target.previous
         manifest, back = (before.app, before.fingerprint) if before is not None else (self.desired.app, "")
         able = (c for c in self.old if c.address in self.kept or (c.claim and c.claim.fingerprint == back))
@@ -118,7 +118,7 @@ class Canary:
         """
         if not self.asked or self.answers or not (ready or self.given):
             return False
-        if ready and self._old_is_sick():
+        if ready and not self.way_back:
             self.step.say("Canary", "no replica of the old version is healthy, so the new one has all requests at once")
             return False
         steps, reached = self.desired.app.rollout.steps, self._reached
@@ -144,7 +144,7 @@ class Canary:
 
     def may_go(self, leaving: Sequence[Container]) -> list[Container]:
         """Old replicas that neither serve nor would have to serve again."""
-        if not self.asked:
+        if not self.way_back:
             return list(leaving)
         if self._promoted:
             until = self._heard() + self.desired.app.rollout.bake
@@ -176,7 +176,7 @@ class Canary:
     def failed(self) -> bool:
         """Take the new version back, if it does worse: first the traffic, and then it is given up."""
         promoted = self._promoted
-        if not self.asked or not self.kept:
+        if not self.way_back or not self.kept:
             return False
         if promoted and self.facts.now >= self._heard() + self.desired.app.rollout.bake:
             return False
@@ -207,12 +207,6 @@ class Canary:
                 detail = is_ready(container, self.desired.app, observed, now)[2]
                 return f"{container.name} is not healthy any more{f' ({detail})' if detail else ''}"
         return ""
-
-    def _old_is_sick(self) -> bool:
-        """It would have most of the requests until the steps are over: a migration may have broken it."""
-        previous, observed = self.facts.target.previous, self.facts.observed
-        app = previous.app if previous is not None else self.desired.app
-        return all(is_sick(c, app, observed) for c in self.old if c.address in self.kept)
 
     def _worse(self) -> str:
         """By what nginx saw: too many 5xx, and a larger part than of the version before."""

@@ -478,7 +478,7 @@ def test_only_replicas_in_the_middle_of_a_canary_are_counted() -> None:
 
 def _disturb(life: Life, dice: random.Random) -> None:
     """Something that happens on real hosts."""
-    match dice.randrange(6):
+    match dice.randrange(7):
         case 0:
             life.sicken(dice.choice([c for c in life.host.observed.engine.containers if c.state == "running"]))
         case 1:
@@ -491,6 +491,9 @@ def _disturb(life: Life, dice: random.Random) -> None:
             life.ask(Target("shop", life.new, previous=OLD if life.new is not OLD else None))
         case 4:
             life.host.now += dice.random() * 1_000
+        case 5:
+            site = None if life.host.observed.site is not None else converged(OLD).observed.site
+            life.host.observed = replace(life.host.observed, site=site)
         case _:
             life.host.observed = replace(
                 life.host.observed,
@@ -516,6 +519,7 @@ def test_whatever_happens_nobody_is_stopped_who_may_be_asked_and_it_ends_well(se
             _disturb(life, dice)
         assert life.host.name("shop").written
     life.traffic = {}
+    life.host.observed = replace(life.host.observed, site=converged(OLD).observed.site)
     life.new = NEWER
     life.ask(Target("shop", NEWER, previous=OLD))
     made = Plan()
