@@ -17,8 +17,9 @@ from typing import assert_never
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
 from reconciler.core import slots
-from reconciler.core.model import DesiredApp, Secret
+from reconciler.core.model import Secret
 from reconciler.core.ownership import claim_of
+from reconciler.core.target import DesiredApp
 from reconciler.errors import ReconcilerError, Refused, Unavailable
 from reconciler.protocols import Engine, Files, Meter, Names, Site
 

@@ -9,8 +9,10 @@ from dataclasses import replace
 from reconciler.core import actions as act
 from reconciler.core.afterwards import in_words
 from reconciler.core.images import normalise
-from reconciler.core.model import Commit, Quarantined, Ran, Target
+from reconciler.core.memory import Quarantined, Ran
+from reconciler.core.model import Commit
 from reconciler.core.status import AppStatus
+from reconciler.core.target import Target
 from reconciler.errors import ReconcilerError
 from reconciler.protocols import Clock, HistoryEntry, Meter, Source, Store
 

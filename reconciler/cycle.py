@@ -25,20 +25,11 @@ from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
 from reconciler.core.backoff import Backoff
 from reconciler.core.canary import counted
-from reconciler.core.model import (
-    App,
-    Blocked,
-    Catalog,
-    Commit,
-    Container,
-    EngineState,
-    Memory,
-    Observed,
-    SiteState,
-    Target,
-)
+from reconciler.core.memory import Memory
+from reconciler.core.model import App, Catalog, Commit
+from reconciler.core.observed import Container, EngineState, Observed, SiteState
 from reconciler.core.ownership import by_app, is_rehearsal
-from reconciler.core.plan import Plan, plan, retiring, watch_list
+from reconciler.core.plan import Plan, plan
 from reconciler.core.policy import belongs
 from reconciler.core.removals import PRUNE_BLOCKED, refused_removals
 from reconciler.core.rollout import strategy_of
@@ -46,7 +37,9 @@ from reconciler.core.routing import route
 from reconciler.core.site import Generation
 from reconciler.core.status import HostStatus
 from reconciler.core.step import Timing
+from reconciler.core.target import Blocked, Target
 from reconciler.core.wanted import Wanted
+from reconciler.core.watch import retiring, watch_list
 from reconciler.errors import Failed, InvalidInput, ReconcilerError, Unavailable
 from reconciler.protocols import Clock, Engine, Files, Meter, Names, Prober, Site, Source, Store, Tally
 from reconciler.report import Report, Seen

@@ -9,27 +9,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from reconciler.core.model import (
-    Claim,
-    Commit,
-    ContainerSpec,
-    Credentials,
-    EngineState,
-    FileContent,
-    Health,
-    Limits,
-    Memory,
-    NamesState,
-    ProbeResult,
-    Quarantined,
-    Ran,
-    Rehearsed,
-    Secret,
-    SiteState,
-    Traffic,
-    Tree,
-)
+from reconciler.core.memory import Memory, Quarantined, Ran, Rehearsed
+from reconciler.core.model import Commit, Credentials, Health, Secret, Tree
+from reconciler.core.observed import Claim, EngineState, Limits, NamesState, ProbeResult, SiteState, Traffic
 from reconciler.core.status import HostStatus
+from reconciler.core.target import ContainerSpec, FileContent
 
 
 @dataclass(frozen=True, slots=True)

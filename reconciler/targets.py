@@ -8,26 +8,13 @@ from dataclasses import dataclass, replace
 
 from reconciler.core.desired import Inputs, Roots, resolve
 from reconciler.core.images import normalise
-from reconciler.core.model import (
-    App,
-    Blocked,
-    Catalog,
-    Container,
-    Credentials,
-    DesiredApp,
-    EngineState,
-    Memory,
-    Problem,
-    Pull,
-    Secret,
-    Target,
-    Tree,
-    Version,
-    WayBack,
-)
+from reconciler.core.memory import Memory, Version
+from reconciler.core.model import App, Catalog, Credentials, Problem, Secret, Tree
+from reconciler.core.observed import Container, EngineState
 from reconciler.core.ownership import is_rehearsal
 from reconciler.core.policy import Policy, belongs, violation
 from reconciler.core.rehearsal import prepared, unanswered
+from reconciler.core.target import Blocked, DesiredApp, Pull, Target, WayBack
 from reconciler.errors import ReconcilerError, Unavailable
 from reconciler.protocols import Source, Vault
 

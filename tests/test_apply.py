@@ -15,7 +15,8 @@ from harness.walk import Walk
 from reconciler.apply import Apply, _Chain, _Pool, perform
 from reconciler.core import actions as act
 from reconciler.core import slots
-from reconciler.core.model import Health, Rehearsal, Rehearsed, SecretsFile, Task, Volume, Way
+from reconciler.core.memory import Rehearsed, Way
+from reconciler.core.model import Health, Rehearsal, SecretsFile, Task, Volume
 from reconciler.core.rehearsal import prepared
 from reconciler.errors import ReconcilerError, Unavailable
 

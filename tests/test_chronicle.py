@@ -10,8 +10,10 @@ from harness.walk import Walk
 
 from reconciler.chronicle import Chronicle
 from reconciler.core import actions as act
-from reconciler.core.model import Rehearsed, Target, Task, Way
+from reconciler.core.memory import Rehearsed, Way
+from reconciler.core.model import Task
 from reconciler.core.status import AppStatus
+from reconciler.core.target import Target
 from reconciler.errors import Unavailable
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 from harness.walk import Walk
 
-from reconciler.core.model import Container
+from reconciler.core.observed import Container
 from reconciler.errors import Failed, Refused, Unavailable
 
 

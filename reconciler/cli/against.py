@@ -23,10 +23,12 @@ from reconciler.cli.wiring import manifest_reader
 from reconciler.core import sealed, serialise
 from reconciler.core.desired import Inputs, Roots, resolve
 from reconciler.core.manifest import ManifestReader
-from reconciler.core.model import App, Blocked, Catalog, Commit, DesiredApp, Memory, Secret, Target, Tree, Version
+from reconciler.core.memory import Memory, Version
+from reconciler.core.model import App, Catalog, Commit, Secret, Tree
 from reconciler.core.plan import plan
 from reconciler.core.policy import belongs
 from reconciler.core.simulate import empty_host, forecast
+from reconciler.core.target import Blocked, DesiredApp, Target
 from reconciler.core.wanted import Wanted
 from reconciler.errors import InvalidInput
 from reconciler.world.directory import DirectoryTree

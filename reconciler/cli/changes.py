@@ -10,11 +10,13 @@ from reconciler.cli.steps import Kind, Scene, noticeable, steps_of
 from reconciler.cli.text import duration, listed, rehearsed
 from reconciler.core import actions as act
 from reconciler.core.desired import changed_fields
-from reconciler.core.model import App, Container, DesiredApp, Observed
+from reconciler.core.model import App
+from reconciler.core.observed import Container, Observed
 from reconciler.core.plan import Plan
 from reconciler.core.rollout import Strategy, strategy_of
 from reconciler.core.simulate import Forecast
 from reconciler.core.status import AppStatus
+from reconciler.core.target import DesiredApp
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from reconciler.cli.text import clean, listed, shorten
 from reconciler.core.direction import crossed, is_back
-from reconciler.core.model import App, Claim, Container, DesiredApp, Version
+from reconciler.core.memory import Version
+from reconciler.core.model import App
+from reconciler.core.observed import Claim, Container
+from reconciler.core.target import DesiredApp
 
 _LONGEST_COMMAND = 60
 

@@ -9,7 +9,8 @@ from reconciler.cli.changes import Case, Change, change_of, routes_only
 from reconciler.cli.steps import noticeable
 from reconciler.cli.text import clean, count, listed
 from reconciler.core import actions as act
-from reconciler.core.model import App, Observed, Problem
+from reconciler.core.model import App, Problem
+from reconciler.core.observed import Observed
 from reconciler.core.plan import Plan
 from reconciler.core.retiring import is_up
 from reconciler.core.simulate import Forecast, by_app

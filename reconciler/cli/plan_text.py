@@ -8,7 +8,8 @@ from reconciler.cli.changes import Change
 from reconciler.cli.outlook import Nginx, Outlook, Standing, forecast_exit_code, outlook
 from reconciler.cli.steps import Kind
 from reconciler.cli.text import Style, clean, count, duration, listed, wrapped
-from reconciler.core.model import App, Commit, Observed
+from reconciler.core.model import App, Commit
+from reconciler.core.observed import Observed
 from reconciler.core.plan import Plan
 from reconciler.core.serialise import Json, plain
 from reconciler.core.simulate import Forecast

@@ -11,9 +11,10 @@ import yaml
 
 from reconciler.cli.text import Style, clean, count, duration
 from reconciler.core.desired import SECRETS_TARGET
-from reconciler.core.model import DesiredApp, Health, Ingress, Problem, Secret, Target, Task
+from reconciler.core.model import Health, Ingress, Problem, Secret, Task
 from reconciler.core.rollout import strategy_of
 from reconciler.core.serialise import Json, plain
+from reconciler.core.target import DesiredApp, Target
 
 _HIDDEN = "(secret)"
 _KIB = 1024

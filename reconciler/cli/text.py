@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TextIO
 
-from reconciler.core.model import Rehearsed
+from reconciler.core.memory import Rehearsed
 
 _WORD = re.compile(r"\(?[0-9][0-9.]* [^ ]+|[^ ]+")
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400

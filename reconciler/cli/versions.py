@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from reconciler.cli.wiring import Host
 from reconciler.core.belongings import Belongings, belongings
 from reconciler.core.manifest import MANIFESTS
-from reconciler.core.model import Applied, Catalog, Quarantined
+from reconciler.core.memory import Applied, Quarantined
+from reconciler.core.model import Catalog
 from reconciler.errors import InvalidInput, ReconcilerError
 from reconciler.protocols import HistoryEntry
 from reconciler.world.source.sketch import Sketch, pathspecs

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from reconciler.cli.wiring import Host
-from reconciler.core.model import Due, Quarantined, Rehearsed
+from reconciler.core.memory import Due, Quarantined, Rehearsed
 from reconciler.core.status import AppStatus, Condition, HostStatus
 from reconciler.errors import InvalidInput, ReconcilerError
 from reconciler.protocols import HistoryEntry

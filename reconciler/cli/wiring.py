@@ -18,7 +18,8 @@ from reconciler.core import site as site_text
 from reconciler.core.addresses import gateway
 from reconciler.core.desired import Roots
 from reconciler.core.manifest import ManifestReader
-from reconciler.core.model import App, SiteState
+from reconciler.core.model import App
+from reconciler.core.observed import SiteState
 from reconciler.core.status import HostStatus
 from reconciler.cycle import Cycle, Rules, View, World
 from reconciler.errors import InvalidInput, ReconcilerError

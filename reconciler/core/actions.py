@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from reconciler.core.model import NOWHERE, ContainerSpec, Credentials, DesiredApp, Limits, Rehearsed, Role, Way
+from reconciler.core.memory import NOWHERE, Rehearsed, Way
+from reconciler.core.model import Credentials
+from reconciler.core.observed import Limits, Role
+from reconciler.core.target import ContainerSpec, DesiredApp
 
 
 @dataclass(frozen=True, slots=True)

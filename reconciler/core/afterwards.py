@@ -12,9 +12,12 @@ from dataclasses import replace
 
 from reconciler.core import actions as act
 from reconciler.core.direction import environment, way_to
-from reconciler.core.model import Container, DesiredApp, Due, Task
+from reconciler.core.memory import Due
+from reconciler.core.model import Task
+from reconciler.core.observed import Container
 from reconciler.core.retiring import take_away
 from reconciler.core.step import Facts, Step
+from reconciler.core.target import DesiredApp
 from reconciler.core.tasks import how_it_ended, task_of
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from reconciler.core.actions import app_of, drift_lane, is_restart_lane, name_lane, task_lane, upkeep_lane
-from reconciler.core.model import Retry
+from reconciler.core.memory import Retry
 
 FIRST = 1.0
 LONGEST = 300.0

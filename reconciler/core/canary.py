@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 
 from reconciler.core import actions as act
 from reconciler.core import slots
-from reconciler.core.model import Container, DesiredApp, NameState, Target, Traffic
+from reconciler.core.observed import Container, NameState, Traffic
 from reconciler.core.readiness import is_ready, is_sick
 from reconciler.core.step import Facts, Step
+from reconciler.core.target import DesiredApp, Target
 
 ENOUGH = 20
 """Requests that the new version must have had before its errors count."""

@@ -8,16 +8,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from reconciler.core.model import (
-    App,
-    ContainerSpec,
-    DesiredApp,
-    FileContent,
-    HealthCommand,
-    Mount,
-    Secret,
-)
+from reconciler.core.model import App, Secret
 from reconciler.core.paths import stored_name
+from reconciler.core.target import ContainerSpec, DesiredApp, FileContent, HealthCommand, Mount
 
 SECRETS_TARGET = "/run/secrets"
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from reconciler.core.model import Container, DesiredApp, Version, Way
+from reconciler.core.memory import Version, Way
+from reconciler.core.observed import Container
 from reconciler.core.step import Facts
+from reconciler.core.target import DesiredApp
 
 RESERVED = "RECONCILER_"
 """Variables that begin so are ours."""

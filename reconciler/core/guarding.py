@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from reconciler.core.model import App, Container, DesiredApp, Health, Observed
+from reconciler.core.model import App, Health
+from reconciler.core.observed import Container, Observed
 from reconciler.core.readiness import is_ready
 from reconciler.core.step import Facts, Step
+from reconciler.core.target import DesiredApp
 
 BROKEN = "MigrationBrokeRunning"
 _QUICK = 0.5  # seconds between two probes

@@ -7,7 +7,8 @@ from typing import Final, Literal
 
 from reconciler.core import actions as act
 from reconciler.core.addresses import AddressPool
-from reconciler.core.model import Container, DesiredApp, Limits
+from reconciler.core.observed import Container, Limits
+from reconciler.core.target import DesiredApp
 
 
 class _Full(Enum):

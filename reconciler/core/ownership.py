@@ -13,7 +13,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
-from reconciler.core.model import Claim, Container, DesiredApp, Role
+from reconciler.core.observed import Claim, Container, Role
+from reconciler.core.target import DesiredApp
 
 PREFIX = "reconciler."
 SIGNATURE = f"{PREFIX}signature"

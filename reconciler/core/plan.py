@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
@@ -11,36 +11,24 @@ from reconciler.core import actions as act
 from reconciler.core import slots
 from reconciler.core.addresses import AddressPool
 from reconciler.core.backoff import is_waiting
-from reconciler.core.guarding import watched
-from reconciler.core.model import (
-    Container,
-    Due,
-    Health,
-    Memory,
-    NameState,
-    Observed,
-    Pull,
-    Quarantined,
-    Retry,
-    SiteState,
-    Target,
-)
-from reconciler.core.ownership import by_app, is_rehearsal
-from reconciler.core.readiness import health_of
-from reconciler.core.rehearsal import answer_for, answers, is_of, rehearse
+from reconciler.core.memory import Memory, Retry
+from reconciler.core.observed import Container, Observed, SiteState
+from reconciler.core.ownership import by_app
+from reconciler.core.rehearsal import rehearse
 from reconciler.core.removals import PRUNE_BLOCKED, Refusal, refused_removals, still_needed
 from reconciler.core.retention import unneeded
 from reconciler.core.retiring import clear_failed, removal, unattended
 from reconciler.core.rollout import next_steps
-from reconciler.core.status import AppStatus, Condition, Revisions, Sync
+from reconciler.core.standing import standing
+from reconciler.core.status import AppStatus
 from reconciler.core.step import Facts, Step, Timing
+from reconciler.core.target import Pull, Target
 from reconciler.core.wanted import Wanted
 
 _PASSING = frozenset(
     {"Working", "Pulling", "RollingOut", "Switching", "Draining", "Retiring", "Repairing", "AfterDeploy", "Canary"}
 )
 """Reasons of an app that moves on by itself."""
-_LAST_LINES, _LAST_CHARACTERS = 20, 4000  # of a failed version's output in the status; the store keeps more
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,49 +69,6 @@ class _Draft:
     notices: list[tuple[str, str]] = field(default_factory=list)
     needs: set[str] = field(default_factory=set)
     rehearsing: str = ""
-
-
-def watch_list(
-    targets: Mapping[str, Target], observed_containers: Iterable[Container]
-) -> dict[str, tuple[str, Health]]:
-    """Which containers to probe, where and how."""
-    found = {}
-    for container in observed_containers:
-        target = targets.get(container.claim.app) if container.claim and container.owned else None
-        if target is None or target.desired is None or container.address is None or container.state != "running":
-            continue
-        previous = target.previous
-        old = previous is not None and container.claim and container.claim.fingerprint == previous.fingerprint
-        health = previous.app.health if previous is not None and old else target.desired.app.health
-        way = target.way_back
-        if is_rehearsal(container):
-            if way is not None and way.desired is not None and is_of(container, way):
-                found[container.id] = (container.address, way.desired.app.health)
-            continue
-        if old and target.desired.app.before_deploy is not None:
-            health = watched(health)
-        if health.kind in {"http", "tcp"} and container.claim and container.claim.role == "replica":
-            found[container.id] = (container.address, health)
-    return found
-
-
-def retiring(targets: Mapping[str, Target], observed_containers: Iterable[Container]) -> list[str]:
-    """Running containers whose connections decide when they may be stopped."""
-    found = []
-    for container in observed_containers:
-        if not container.owned or container.claim is None or container.state != "running" or is_rehearsal(container):
-            continue
-        target = targets.get(container.claim.app)
-        desired = target.desired if target else None
-        if target is not None and desired is None:
-            continue
-        if (
-            desired is None
-            or container.claim.fingerprint != desired.fingerprint
-            or container.claim.slot > desired.app.replicas
-        ):
-            found.append(container.id)
-    return found
 
 
 def plan(
@@ -172,7 +117,7 @@ def plan(
         if step.wake_at is not None:
             draft.wakes.append(step.wake_at)
         if name in wanted.targets or owned.get(name):
-            draft.statuses[name] = _status(facts, step, wanted, memory)
+            draft.statuses[name] = standing(facts, step, wanted, memory)
     _rehearse(draft, wanted, observed, memory, pool, now)
     _sweep(draft, wanted, observed, memory, now)
     _collect(draft, wanted, observed, memory, now)
@@ -440,72 +385,6 @@ def _waits_for(target: Target, statuses: Mapping[str, AppStatus], wanted: Wanted
             why = f" ({status.reason}: {status.message})" if status and status.message else ""
             return f"waiting for {dependency}, which is not healthy at this revision{why}"
     return ""
-
-
-def _status(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStatus:
-    target, name = facts.target, facts.target.name
-    blocked = target.blocked if target.pull is None else None
-    moving = bool(step.actions or step.wake_at is not None or name in memory.busy) and not (step.done or step.stalled)
-    waits = memory.retries.get(name) or memory.retries.get(act.pull_lane(name))
-    if waits is not None and waits.fingerprint not in {"", target.desired.fingerprint if target.desired else ""}:
-        waits = None
-    waiting = blocked is not None or waits is not None or step.next_retry is not None
-    health, running, healthy = health_of(facts, moving=moving and not waiting)
-    sync: Sync = "Synced" if step.done and blocked is None else "OutOfSync"
-    if target.desired is None and name in wanted.targets:
-        sync = "Unknown"
-    reason, message = step.reason, step.message
-    if blocked is not None:
-        reason, message = blocked.reason, blocked.message
-        if not step.done and step.message:
-            message = f"{message} ({step.message})"
-    if name in memory.suspended:
-        health = "Suspended"
-    applied = memory.applied.get(name)
-    app = target.desired.app if target.desired else None
-    attempted = target.desired.revision if target.desired else ""
-    ok = sync == "Synced" and health == "Healthy"
-    return AppStatus(
-        name=name,
-        sync=sync,
-        health=health,
-        reason=reason,
-        message=message,
-        revisions=Revisions(wanted.revision, attempted, applied.revision if applied else ""),
-        image=app.image if app else next((c.claim.image for c in facts.containers if c.claim), ""),
-        fingerprint=target.desired.fingerprint if target.desired else "",
-        replicas_desired=app.replicas if app else 0,
-        replicas_running=running,
-        replicas_healthy=healthy,
-        addresses=facts.observed.names.names.get(name, NameState((), 0.0, None)).written,
-        conditions=(
-            Condition("Ready", ok, reason, message, revision=wanted.revision),
-            Condition("Healthy", health == "Healthy", health, f"{healthy} of {running} running replicas are healthy"),
-            Condition("Progressing", moving, reason if moving else "Idle", message if moving else ""),
-            Condition("Stalled", step.stalled or blocked is not None, reason, message if not ok else ""),
-            *_way_back(facts, memory),
-        ),
-        next_retry=step.next_retry,
-        applied_at=applied.at if applied else None,
-        last_words=_last_words(memory.quarantined.get(name) if blocked else None, memory.due.get(name), reason),
-    )
-
-
-def _way_back(facts: Facts, memory: Memory) -> list[Condition]:
-    """Whether it could go back, where that was tried and the manifest still asks."""
-    name, desired = facts.target.name, facts.target.desired
-    answer = answer_for(name, memory.applied.get(name), memory)
-    if answer is None or (desired is not None and not answers(answer, desired.app)):
-        return []
-    return [Condition("RollbackReady", answer.ready, answer.reason, answer.message, answer.at, answer.revision)]
-
-
-def _last_words(quarantined: Quarantined | None, due: Due | None, reason: str) -> str:
-    """Why it was given up, or after_deploy failed, in its own words, as long as that is what holds up the app."""
-    logs = quarantined.logs if quarantined is not None and quarantined.reason == reason else ""
-    if due is not None and due.cause == reason:
-        logs = due.logs
-    return "\n".join(logs.strip().splitlines()[-_LAST_LINES:])[-_LAST_CHARACTERS:]
 
 
 # --- which apps -----------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from reconciler.core.model import App, Container, Observed
+from reconciler.core.model import App
+from reconciler.core.observed import Container, Observed
 from reconciler.core.slots import answering
 from reconciler.core.status import HealthWord
 from reconciler.core.step import Facts

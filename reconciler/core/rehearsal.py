@@ -14,24 +14,13 @@ from dataclasses import replace
 from reconciler.core import actions as act
 from reconciler.core.addresses import AddressPool
 from reconciler.core.backoff import is_waiting
-from reconciler.core.model import (
-    App,
-    Applied,
-    Container,
-    DesiredApp,
-    Health,
-    HealthCommand,
-    Memory,
-    Observed,
-    Rehearsal,
-    Rehearsed,
-    Target,
-    Version,
-    WayBack,
-)
+from reconciler.core.memory import Applied, Memory, Rehearsed, Version
+from reconciler.core.model import App, Health, Rehearsal
+from reconciler.core.observed import Container, Observed
 from reconciler.core.ownership import is_rehearsal
 from reconciler.core.readiness import is_ready, is_sick
 from reconciler.core.step import Step
+from reconciler.core.target import DesiredApp, HealthCommand, Target, WayBack
 from reconciler.core.tasks import how_it_ended
 
 VARIABLE = "RECONCILER_REHEARSAL"

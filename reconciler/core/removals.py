@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from reconciler.core.model import Container, Memory, Target
+from reconciler.core.memory import Memory
+from reconciler.core.observed import Container
 from reconciler.core.ownership import by_app
+from reconciler.core.target import Target
 from reconciler.core.wanted import Wanted
 
 PRUNE_BLOCKED = "PruneBlocked"

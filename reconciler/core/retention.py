@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 from reconciler.core import actions as act
 from reconciler.core.images import normalise, other_names
-from reconciler.core.model import EngineState, Memory
+from reconciler.core.memory import Memory
+from reconciler.core.observed import EngineState
 from reconciler.core.wanted import Wanted
 
 KEPT = 5

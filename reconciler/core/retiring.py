@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from reconciler.core import actions as act
 from reconciler.core import slots
-from reconciler.core.model import Container, NamesState, NameState
+from reconciler.core.observed import Container, NamesState, NameState
 from reconciler.core.step import Facts, Step
 
 

@@ -22,11 +22,13 @@ from reconciler.core.canary import Canary
 from reconciler.core.desired import changed_fields
 from reconciler.core.guarding import has_held, is_stopped
 from reconciler.core.mending import SUBNET_FULL, mend
-from reconciler.core.model import App, Blocked, Container, DesiredApp, NameState, Target
+from reconciler.core.model import App
+from reconciler.core.observed import Container, NameState
 from reconciler.core.readiness import is_ready, is_sick
 from reconciler.core.retiring import is_up, retire, settled, stop
 from reconciler.core.slots import answering
 from reconciler.core.step import Facts, Step
+from reconciler.core.target import Blocked, DesiredApp, Target
 from reconciler.core.tasks import ROLES, before_deploy, end_unneeded
 
 CRASH_LOOP = 3

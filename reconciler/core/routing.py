@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from reconciler.core import slots
-from reconciler.core.model import App, Ingress, Memory, Observed, SiteState, Target
+from reconciler.core.memory import Memory
+from reconciler.core.model import App, Ingress
+from reconciler.core.observed import Observed, SiteState
+from reconciler.core.target import Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,27 +12,22 @@ from typing import assert_never
 from reconciler.core import actions as act
 from reconciler.core import slots
 from reconciler.core.afterwards import in_words
-from reconciler.core.model import (
-    Applied,
-    Blocked,
+from reconciler.core.memory import Applied, Due, Memory, Version
+from reconciler.core.observed import (
     Claim,
     Container,
-    DesiredApp,
-    Due,
     EngineState,
     Limits,
-    Memory,
     NamesState,
     NameState,
     Observed,
     ProbeResult,
     SiteState,
-    Target,
-    Version,
 )
 from reconciler.core.ownership import claim_of
 from reconciler.core.plan import Plan, plan
 from reconciler.core.retiring import is_up
+from reconciler.core.target import Blocked, DesiredApp, Target
 from reconciler.core.tasks import ROLES
 from reconciler.core.wanted import Wanted
 

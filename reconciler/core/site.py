@@ -17,7 +17,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from reconciler.core.model import App, SiteState
+from reconciler.core.model import App
+from reconciler.core.observed import SiteState
 from reconciler.core.routes import Clash, Route, check_frontend, checked_digest, claim
 from reconciler.core.slots import SIZES, names_of
 

@@ -10,7 +10,8 @@ import re
 from functools import lru_cache
 
 from reconciler.core.appfile import NAME
-from reconciler.core.model import App, NamesState, NameState
+from reconciler.core.model import App
+from reconciler.core.observed import NamesState, NameState
 
 SIZES = (1, 2, 4, 8, 16, 32, 37)
 """Percent of the requests, by slot."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from reconciler.core import actions as act
 from reconciler.core.addresses import AddressPool
-from reconciler.core.model import Applied, Container, DesiredApp, Due, Observed, Target, Version
+from reconciler.core.memory import Applied, Due, Version
+from reconciler.core.observed import Container, Observed
+from reconciler.core.target import DesiredApp, Target
 
 _SUBNET_FULL = 60.0  # seconds until somebody may have made room
 

@@ -12,9 +12,11 @@ from dataclasses import replace
 from reconciler.core import actions as act
 from reconciler.core.direction import environment, way_to
 from reconciler.core.guarding import healthy_now
-from reconciler.core.model import Container, DesiredApp, Role, Task
+from reconciler.core.model import Task
+from reconciler.core.observed import Container, Role
 from reconciler.core.retiring import is_up, stop, take_away
 from reconciler.core.step import Facts, Step
+from reconciler.core.target import DesiredApp
 
 ROLES: frozenset[Role] = frozenset({"task", "check", "after"})
 """Of containers that end by themselves."""

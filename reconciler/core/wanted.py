@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from reconciler.core.model import Catalog, Target
+from reconciler.core.model import Catalog
 from reconciler.core.routes import Clash
+from reconciler.core.target import Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler import disk
-from reconciler.core.model import FileContent, Secret
+from reconciler.core.model import Secret
 from reconciler.core.paths import stored_name
+from reconciler.core.target import FileContent
 from reconciler.errors import Unavailable
 
 _SEAL = 1_000_000_000  # seconds: a modification time that no clock gives by chance

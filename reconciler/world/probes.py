@@ -25,7 +25,8 @@ from errno import EALREADY, EINPROGRESS, EISCONN
 from types import MappingProxyType
 from urllib.parse import quote
 
-from reconciler.core.model import Health, ProbeResult
+from reconciler.core.model import Health
+from reconciler.core.observed import ProbeResult
 from reconciler.errors import Unavailable
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from reconciler.core.model import Applied, Brought, Due, Memory, Quarantined, Ran, Rehearsed, Suspended, Version, Way
+from reconciler.core.memory import Applied, Brought, Due, Memory, Quarantined, Ran, Rehearsed, Suspended, Version, Way
 from reconciler.database import Database
 from reconciler.protocols import HistoryEntry
 

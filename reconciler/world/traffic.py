@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
-from reconciler.core.model import Traffic
+from reconciler.core.observed import Traffic
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ from harness.builders import app, converged, desired
 from harness.plans import SITUATIONS
 
 from reconciler.cli.crossing import command_of, crossing, going_back
-from reconciler.core.model import Task, Version
+from reconciler.core.memory import Version
+from reconciler.core.model import Task
 
 TASK = Task(("./manage.py", "migrate"))
 

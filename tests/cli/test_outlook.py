@@ -7,9 +7,11 @@ from harness.builders import changed
 from harness.plans import DB, LATER, SHOP, SITUATIONS, Situation, asked, new
 
 from reconciler.cli.outlook import Outlook, forecast_exit_code, in_sync, outlook
-from reconciler.core.model import Brought, Due, Health, Rehearsal, Task, Way, WayBack
+from reconciler.core.memory import Brought, Due, Way
+from reconciler.core.model import Health, Rehearsal, Task
 from reconciler.core.rehearsal import prepared
 from reconciler.core.simulate import Paper
+from reconciler.core.target import WayBack
 
 
 def look(situation: Situation) -> Outlook:

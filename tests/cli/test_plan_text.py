@@ -18,9 +18,10 @@ from reconciler.cli.plan_text import plan_json, plan_text
 from reconciler.cli.render_text import render_json, render_text
 from reconciler.cli.text import Style
 from reconciler.core import serialise
-from reconciler.core.model import App, Blocked, Commit, Pull, Secret, SecretsFile, Target, Task, Volume
+from reconciler.core.model import App, Commit, Secret, SecretsFile, Task, Volume
 from reconciler.core.plan import plan
 from reconciler.core.simulate import forecast
+from reconciler.core.target import Blocked, Pull, Target
 
 GOLDEN = Path(__file__).parent / "golden"
 ESCAPES = re.compile("\x1b\\[[0-9]+m")

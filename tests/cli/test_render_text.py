@@ -11,22 +11,20 @@ from harness.golden import assert_golden
 from reconciler.cli.render_text import problems_json, problems_text, render_json, render_text
 from reconciler.cli.text import Style
 from reconciler.core.model import (
-    Blocked,
     CanaryStep,
     File,
     Health,
     Ingress,
     Problem,
     PublishedPort,
-    Pull,
     RegistryCredentials,
     Resources,
     Rollout,
     SecretsFile,
-    Target,
     Task,
     Volume,
 )
+from reconciler.core.target import Blocked, Pull, Target
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -14,7 +14,7 @@ from harness.git import ConfigRepository, run_git
 
 from reconciler.cli import DIFFERENCES, IN_SYNC, parser
 from reconciler.cli.rollback import rollback
-from reconciler.core.model import Quarantined, Rehearsed
+from reconciler.core.memory import Quarantined, Rehearsed
 from reconciler.errors import InvalidInput, Refused, Unavailable
 from reconciler.protocols import HistoryEntry
 from reconciler.world.source import GitSource

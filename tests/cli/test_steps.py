@@ -6,7 +6,8 @@ from harness.builders import app, desired
 
 from reconciler.cli.steps import Kind, Scene, noticeable, steps_of
 from reconciler.core import actions as act
-from reconciler.core.model import App, Health, Limits, Task
+from reconciler.core.model import App, Health, Task
+from reconciler.core.observed import Limits
 
 SHOP = app()
 

@@ -23,7 +23,7 @@ from reconciler.cli.text import (
     widths,
     wrapped,
 )
-from reconciler.core.model import Rehearsed
+from reconciler.core.memory import Rehearsed
 
 
 def test_a_pipe_gets_no_colours_and_no_width() -> None:

@@ -15,7 +15,7 @@ from harness.host import Host
 from reconciler.cli import IN_SYNC
 from reconciler.cli.verbs import VERBS
 from reconciler.core import serialise
-from reconciler.core.model import Ran, Rehearsed, Way
+from reconciler.core.memory import Ran, Rehearsed, Way
 from reconciler.core.status import AppStatus, HostStatus
 from reconciler.errors import InvalidInput
 from reconciler.world.store import SqliteStore

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.cli.versions import named_revision, previous_version
-from reconciler.core.model import Applied
+from reconciler.core.memory import Applied
 from reconciler.protocols import HistoryEntry
 
 # ``tests/cli/test_rollback.py`` shows the walk through a repository.

@@ -10,7 +10,7 @@ from harness.whys import BAD, DEPLOYED, FAILED, GOOD, NOW, QUARANTINED, because,
 
 from reconciler.cli.why import Recollection, explain, recollect
 from reconciler.cli.wiring import Host
-from reconciler.core.model import Rehearsed
+from reconciler.core.memory import Rehearsed
 from reconciler.core.status import Condition
 from reconciler.errors import InvalidInput
 from reconciler.settings import Repository, Settings

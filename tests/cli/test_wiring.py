@@ -7,7 +7,8 @@ import pytest
 from harness.builders import app
 
 from reconciler.cli.wiring import SiteRenderer
-from reconciler.core.model import App, Ingress, SiteState
+from reconciler.core.model import App, Ingress
+from reconciler.core.observed import SiteState
 from reconciler.core.site import Frontend
 
 SITE = SiteState(None, None, resolve=False)

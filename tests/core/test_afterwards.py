@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core import actions as act
-from reconciler.core.model import Blocked, Container, DesiredApp, Due, Memory, Observed, Target, Task, Way
+from reconciler.core.memory import Due, Memory, Way
+from reconciler.core.model import Task
+from reconciler.core.observed import Container, Observed
 from reconciler.core.plan import Plan
 from reconciler.core.simulate import Forecast, Paper, empty_host, forecast
+from reconciler.core.target import Blocked, DesiredApp, Target
 from reconciler.core.wanted import Wanted
 
 LATER = NOW + 10_000

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from reconciler.core.actions import NGINX, RestartContainer, retry_lane
 from reconciler.core.backoff import LONGEST, Backoff, is_waiting
-from reconciler.core.model import Retry
+from reconciler.core.memory import Retry
 
 
 def test_failures_wait_longer_each_time_up_to_five_minutes() -> None:

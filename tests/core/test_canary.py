@@ -13,25 +13,12 @@ from harness.builders import NOW, app, converged, desired, kinds, steps, wanted
 from reconciler.core import actions as act
 from reconciler.core import slots
 from reconciler.core.canary import counted
-from reconciler.core.model import (
-    Applied,
-    Blocked,
-    CanaryStep,
-    Container,
-    DesiredApp,
-    Health,
-    Ingress,
-    NamesState,
-    NameState,
-    ProbeResult,
-    Retry,
-    Rollout,
-    Target,
-    Traffic,
-    Version,
-)
+from reconciler.core.memory import Applied, Retry, Version
+from reconciler.core.model import CanaryStep, Health, Ingress, Rollout
+from reconciler.core.observed import Container, NamesState, NameState, ProbeResult, Traffic
 from reconciler.core.plan import Plan
 from reconciler.core.simulate import Paper
+from reconciler.core.target import Blocked, DesiredApp, Target
 
 LATER = NOW + 10_000
 STEPS = (CanaryStep(10, 300.0), CanaryStep(50, 600.0))

@@ -7,8 +7,9 @@ from harness.builders import NOW, app, converged, desired, wanted
 
 from reconciler.core.addresses import AddressPool
 from reconciler.core.direction import crossed, environment, is_back, way_to
-from reconciler.core.model import Applied, Target, Version, Way
+from reconciler.core.memory import Applied, Version, Way
 from reconciler.core.step import Facts, Timing
+from reconciler.core.target import Target
 
 VERSIONS = (  # the last one applied first
     Version("f2b", "i2", 30, "r5", 4, "shop:2", "migrate"),

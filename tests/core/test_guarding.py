@@ -10,9 +10,12 @@ from harness.builders import NOW, SUBNET, app, changed, container, converged, de
 
 from reconciler.core import actions as act
 from reconciler.core.guarding import BROKEN, watched
-from reconciler.core.model import Health, Observed, ProbeResult, Rollout, Target, Task, Volume
-from reconciler.core.plan import Plan, watch_list
+from reconciler.core.model import Health, Rollout, Task, Volume
+from reconciler.core.observed import Observed, ProbeResult
+from reconciler.core.plan import Plan
 from reconciler.core.simulate import Paper, forecast
+from reconciler.core.target import Target
+from reconciler.core.watch import watch_list
 
 LATER = NOW + 10_000
 PROBED = app(health=Health("http", port=80), before_deploy=Task(("migrate",)), rollout=Rollout("blue_green"))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core import ownership
-from reconciler.core.model import Claim, Container
+from reconciler.core.observed import Claim, Container
 
 KEY = b"k" * 32
 NAME = "shop.1.3fa9c2d1"

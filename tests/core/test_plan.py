@@ -21,23 +21,12 @@ from harness.builders import (
 )
 
 from reconciler.core import actions as act
-from reconciler.core.model import (
-    Blocked,
-    Health,
-    Memory,
-    NamesState,
-    ProbeResult,
-    Pull,
-    Quarantined,
-    Retry,
-    Suspended,
-    Target,
-    Task,
-    Volume,
-)
-from reconciler.core.plan import retiring, watch_list
+from reconciler.core.memory import Memory, Quarantined, Retry, Suspended
+from reconciler.core.model import Health, Task, Volume
+from reconciler.core.observed import NamesState, ProbeResult
 from reconciler.core.routes import Clash
 from reconciler.core.simulate import empty_host, forecast
+from reconciler.core.target import Blocked, Pull, Target
 
 LATER = NOW + 10_000
 
@@ -254,17 +243,6 @@ def test_leftover_files_go_when_nobody_is_at_work() -> None:
     assert (made.actions, made.wake_at, made.faults) == ((), LATER + 8, (("DiskError", "no"),))
     assert kinds(steps(end.wanted, observed, waiting, LATER + 8)) == ["RemoveLeftovers"]
     assert steps(end.wanted, observed, replace(end.memory, busy={"x": "y"}), LATER).actions == ()
-
-
-def test_probes_and_connections_are_asked_only_where_they_matter() -> None:
-    probed = desired(app(health=Health("http", port=80)))
-    end = converged(probed, desired(app("other")))
-    containers = end.observed.engine.containers
-    shop = container(end, "shop.1.")
-    assert watch_list(end.wanted.targets, containers) == {shop.id: (shop.address, probed.app.health)}
-    assert retiring(end.wanted.targets, containers) == []
-    newer = wanted(desired(app(), image="sha256:2"), desired(app("other"))).targets
-    assert retiring(newer, containers) == [shop.id]
 
 
 def test_quarantine_of_another_fingerprint_means_nothing() -> None:

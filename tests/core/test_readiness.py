@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from harness.builders import NOW, app, converged, desired
 
-from reconciler.core.model import App, Container, Health, Observed, ProbeResult
+from reconciler.core.model import App, Health
+from reconciler.core.observed import Container, Observed, ProbeResult
 from reconciler.core.readiness import is_ready, is_sick
 
 PROBED = app(health=Health("http", port=80, min_healthy_time=5))

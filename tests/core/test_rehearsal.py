@@ -12,32 +12,11 @@ from hypothesis import strategies as st
 
 from reconciler.cli.versions import previous_version
 from reconciler.core import actions as act
-from reconciler.core.model import (
-    Applied,
-    Blocked,
-    Brought,
-    Container,
-    DesiredApp,
-    Due,
-    Health,
-    Memory,
-    ProbeResult,
-    PublishedPort,
-    Pull,
-    Rehearsal,
-    Rehearsed,
-    Retry,
-    Secret,
-    Suspended,
-    Target,
-    Task,
-    Version,
-    Volume,
-    Way,
-    WayBack,
-)
+from reconciler.core.memory import Applied, Brought, Due, Memory, Rehearsed, Retry, Suspended, Version, Way
+from reconciler.core.model import Health, PublishedPort, Rehearsal, Secret, Task, Volume
+from reconciler.core.observed import Container, ProbeResult
 from reconciler.core.ownership import by_app, is_rehearsal
-from reconciler.core.plan import plan, retiring, watch_list
+from reconciler.core.plan import plan
 from reconciler.core.readiness import health_of
 from reconciler.core.rehearsal import (
     FAILED,
@@ -55,7 +34,9 @@ from reconciler.core.retention import unneeded
 from reconciler.core.routing import route
 from reconciler.core.simulate import Paper, forecast
 from reconciler.core.step import Facts, Timing
+from reconciler.core.target import Blocked, DesiredApp, Pull, Target, WayBack
 from reconciler.core.wanted import Wanted
+from reconciler.core.watch import retiring, watch_list
 from reconciler.protocols import HistoryEntry
 
 LATER = NOW + 10_000

@@ -5,9 +5,10 @@ from dataclasses import replace
 from harness.builders import NOW, SUBNET, app, converged, desired, kinds, steps, wanted
 
 from reconciler.core import actions as act
-from reconciler.core.model import Blocked, BrokenManifest, Target
+from reconciler.core.model import BrokenManifest
 from reconciler.core.removals import PRUNE_BLOCKED
 from reconciler.core.simulate import forecast
+from reconciler.core.target import Blocked, Target
 
 LATER = NOW + 10_000
 

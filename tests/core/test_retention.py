@@ -8,24 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core import actions as act
-from reconciler.core.model import (
-    App,
-    Applied,
-    Blocked,
-    Brought,
-    Catalog,
-    Container,
-    EngineState,
-    Health,
-    Memory,
-    NamesState,
-    Pull,
-    Retry,
-    Target,
-    Version,
-)
+from reconciler.core.memory import Applied, Brought, Memory, Retry, Version
+from reconciler.core.model import App, Catalog, Health
+from reconciler.core.observed import Container, EngineState, NamesState
 from reconciler.core.retention import GONE, KEPT, unneeded
 from reconciler.core.simulate import forecast
+from reconciler.core.target import Blocked, Pull, Target
 from reconciler.core.wanted import Wanted
 
 SUBNET = "10.201.0.0/16"

@@ -7,9 +7,11 @@ import pytest
 from harness.builders import NOW, SUBNET, app, container, converged, desired, kinds, steps, wanted
 
 from reconciler.core import actions as act
-from reconciler.core.model import Applied, Blocked, NameState, Target
+from reconciler.core.memory import Applied
+from reconciler.core.observed import NameState
 from reconciler.core.simulate import forecast
 from reconciler.core.slots import names_of
+from reconciler.core.target import Blocked, Target
 
 LATER = NOW + 10_000
 

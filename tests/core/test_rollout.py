@@ -6,22 +6,12 @@ import pytest
 from harness.builders import NOW, SUBNET, app, changed, converged, desired, kinds, paper, steps, wanted
 
 from reconciler.core import actions as act
-from reconciler.core.model import (
-    App,
-    Blocked,
-    Health,
-    Ingress,
-    NameState,
-    Observed,
-    ProbeResult,
-    PublishedPort,
-    Retry,
-    Rollout,
-    Target,
-    Volume,
-)
+from reconciler.core.memory import Retry
+from reconciler.core.model import App, Health, Ingress, PublishedPort, Rollout, Volume
+from reconciler.core.observed import NameState, Observed, ProbeResult
 from reconciler.core.rollout import Strategy, strategy_of
 from reconciler.core.simulate import Forecast, forecast
+from reconciler.core.target import Blocked, Target
 
 PROBED = app(health=Health("http", port=80, min_healthy_time=5))
 

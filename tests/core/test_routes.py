@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.model import App, Ingress, SiteState
+from reconciler.core.model import App, Ingress
+from reconciler.core.observed import SiteState
 from reconciler.core.routes import Clash, claim
 from reconciler.core.site import Frontend, render
 from reconciler.errors import InvalidInput

@@ -5,20 +5,12 @@ from dataclasses import replace
 import pytest
 from harness.builders import NOW, SUBNET, app, converged, desired, wanted
 
-from reconciler.core.model import (
-    Applied,
-    Blocked,
-    CanaryStep,
-    DesiredApp,
-    Ingress,
-    Memory,
-    Observed,
-    Rollout,
-    SiteState,
-    Target,
-)
+from reconciler.core.memory import Applied, Memory
+from reconciler.core.model import CanaryStep, Ingress, Rollout
+from reconciler.core.observed import Observed, SiteState
 from reconciler.core.routing import Routing, route
 from reconciler.core.simulate import empty_host, forecast
+from reconciler.core.target import Blocked, DesiredApp, Target
 
 LATER = NOW + 10_000
 HELD = Blocked("InvalidManifest", "apps/shop/app.yaml:1:1")

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.model import Commit, Container, ContainerSpec, Problem, Secret
+from reconciler.core.model import Commit, Problem, Secret
+from reconciler.core.observed import Container
 from reconciler.core.serialise import host_status, plain, rfc3339, text
 from reconciler.core.status import AppStatus, Condition, HostStatus, Revisions
+from reconciler.core.target import ContainerSpec
 from reconciler.errors import InvalidInput
 from reconciler.protocols import HistoryEntry
 

@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core import actions as act
-from reconciler.core.model import App, Container, DesiredApp, Health, Memory, Observed, Task, Volume
+from reconciler.core.memory import Memory
+from reconciler.core.model import App, Health, Task, Volume
+from reconciler.core.observed import Container, Observed
 from reconciler.core.plan import plan
 from reconciler.core.rollout import strategy_of
 from reconciler.core.simulate import Paper, by_app, empty_host, forecast
+from reconciler.core.target import DesiredApp
 from reconciler.core.wanted import Wanted
 
 versions = st.builds(

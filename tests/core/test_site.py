@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from harness.golden import assert_golden
 
-from reconciler.core.model import App, Ingress, SiteState
+from reconciler.core.model import App, Ingress
+from reconciler.core.observed import SiteState
 from reconciler.core.site import FILE, Frontend, Generation, app_at, render, slots_in
 from reconciler.errors import InvalidInput
 

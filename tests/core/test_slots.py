@@ -7,7 +7,8 @@ from harness.builders import app
 
 from reconciler.core import slots
 from reconciler.core.appfile import NAME
-from reconciler.core.model import Ingress, NamesState, NameState, Rollout
+from reconciler.core.model import Ingress, Rollout
+from reconciler.core.observed import NamesState, NameState
 
 HERE = ("10.0.0.1",)
 

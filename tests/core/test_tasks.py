@@ -21,8 +21,11 @@ from harness.builders import (
 )
 
 from reconciler.core import actions as act
-from reconciler.core.model import DesiredApp, Memory, Observed, Retry, Target, Task
+from reconciler.core.memory import Memory, Retry
+from reconciler.core.model import Task
+from reconciler.core.observed import Observed
 from reconciler.core.simulate import Paper, empty_host, forecast
+from reconciler.core.target import DesiredApp, Target
 from reconciler.core.wanted import Wanted
 
 LATER = NOW + 10_000

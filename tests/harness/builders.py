@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.core.desired import Inputs, Roots, resolve
-from reconciler.core.model import App, Catalog, Container, DesiredApp, Memory, Observed, Secret, Target
+from reconciler.core.memory import Memory
+from reconciler.core.model import App, Catalog, Secret
+from reconciler.core.observed import Container, Observed
 from reconciler.core.plan import Plan, plan
 from reconciler.core.simulate import Forecast, Paper, empty_host, forecast
+from reconciler.core.target import DesiredApp, Target
 from reconciler.core.wanted import Wanted
 
 SUBNET = "10.201.0.0/16"

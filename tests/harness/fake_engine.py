@@ -11,7 +11,9 @@ from typing import Literal
 
 from reconciler.core import ownership
 from reconciler.core.images import normalise, other_names, registry_of, repository_of
-from reconciler.core.model import Claim, Container, ContainerSpec, Credentials, EngineState, Limits
+from reconciler.core.model import Credentials
+from reconciler.core.observed import Claim, Container, EngineState, Limits
+from reconciler.core.target import ContainerSpec
 from reconciler.errors import Failed, ReconcilerError, Refused, Unavailable
 
 KEY = b"k" * 32

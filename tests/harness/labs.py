@@ -15,7 +15,8 @@ from harness.fake_engine import FakeEngine
 from harness.registry import PASSWORD, USERNAME, Registry
 from reconciler import protocols
 from reconciler.core import ownership
-from reconciler.core.model import Claim, Container, ContainerSpec
+from reconciler.core.observed import Claim, Container
+from reconciler.core.target import ContainerSpec
 from reconciler.world.containers import DockerEngine
 
 KEY = b"k" * 32

@@ -8,38 +8,29 @@ from typing import Any
 
 from harness.builders import NOW, SUBNET, app, converged, desired, wanted
 from reconciler.core import actions as act
+from reconciler.core.memory import Brought, Memory, Rehearsed, Retry, Suspended, Version
 from reconciler.core.model import (
     App,
-    Blocked,
     BrokenManifest,
-    Brought,
     CanaryStep,
     Commit,
-    Container,
     File,
     Health,
     Ingress,
-    Memory,
-    Observed,
-    ProbeResult,
     Problem,
     PublishedPort,
-    Pull,
     RegistryCredentials,
-    Rehearsed,
     Resources,
-    Retry,
     Rollout,
     Secret,
     SecretsFile,
-    Suspended,
-    Target,
     Task,
-    Version,
     Volume,
 )
+from reconciler.core.observed import Container, Observed, ProbeResult
 from reconciler.core.plan import Plan, plan
 from reconciler.core.simulate import Forecast, empty_host, forecast
+from reconciler.core.target import Blocked, Pull, Target
 from reconciler.core.wanted import Wanted
 
 LATER = NOW + 10_000

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.cli.why import Explanation, Recollection, explain
-from reconciler.core.model import Commit, Due, Quarantined, Rehearsed, Way
+from reconciler.core.memory import Due, Quarantined, Rehearsed, Way
+from reconciler.core.model import Commit
 from reconciler.core.status import AppStatus, Condition, HostStatus, Revisions
 from reconciler.protocols import HistoryEntry
 

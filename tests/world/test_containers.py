@@ -12,7 +12,9 @@ from harness.registry import PASSWORD, USERNAME, Registry
 from harness.waiting import eventually
 
 from reconciler.core.images import normalise, repository_of
-from reconciler.core.model import ContainerSpec, HealthCommand, Limits, Mount, PublishedPort, Secret
+from reconciler.core.model import PublishedPort, Secret
+from reconciler.core.observed import Limits
+from reconciler.core.target import ContainerSpec, HealthCommand, Mount
 from reconciler.errors import Failed, ReconcilerError, Refused, Unavailable
 
 NAME = "shop.1.3fa9c2d1"

@@ -14,8 +14,9 @@ from docker.types import Mount
 from harness.disks import SmallDisk, small_disk
 from harness.engine import PrivateEngine
 
-from reconciler.core.model import FileContent, Secret
+from reconciler.core.model import Secret
 from reconciler.core.paths import stored_name
+from reconciler.core.target import FileContent
 from reconciler.errors import Unavailable
 from reconciler.world.files import HostFiles
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 import pytest
 from harness.waiting import eventually
 
-from reconciler.core.model import Health, ProbeResult
+from reconciler.core.model import Health
+from reconciler.core.observed import ProbeResult
 from reconciler.errors import Unavailable
 from reconciler.world.probes import Prober
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness.disks import small_disk
 
-from reconciler.core.model import Applied, Brought, Due, Memory, Quarantined, Ran, Rehearsed, Suspended, Version, Way
+from reconciler.core.memory import Applied, Brought, Due, Memory, Quarantined, Ran, Rehearsed, Suspended, Version, Way
 from reconciler.database import Database
 from reconciler.errors import Unavailable
 from reconciler.protocols import HistoryEntry

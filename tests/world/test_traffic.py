@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness.waiting import eventually
 
-from reconciler.core.model import Traffic
+from reconciler.core.observed import Traffic
 from reconciler.world.traffic import NginxTraffic, attempts
 
 HEAD = b"<190>Nov 21 19:21:11 reconciler: "

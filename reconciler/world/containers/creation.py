@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from docker.types import LogConfig, Mount
 
 from reconciler.core import ownership
-from reconciler.core.model import Claim, ContainerSpec, HealthCommand, Secret
+from reconciler.core.model import Secret
+from reconciler.core.observed import Claim
+from reconciler.core.target import ContainerSpec, HealthCommand
 from reconciler.errors import InvalidInput
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.core import ownership
-from reconciler.core.model import Claim, ContainerSpec, Credentials, EngineState, Limits, Secret
+from reconciler.core.model import Credentials, Secret
+from reconciler.core.observed import Claim, EngineState, Limits
+from reconciler.core.target import ContainerSpec
 from reconciler.errors import Refused
 from reconciler.world.containers import mounts
 from reconciler.world.containers.clients import NOT_FOUND, Answered, Clients

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from reconciler.core import ownership
-from reconciler.core.model import Claim, Mount
+from reconciler.core.observed import Claim
+from reconciler.core.target import Mount
 from reconciler.errors import Refused
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any, Literal, get_args
 
 from reconciler.core.images import normalise
-from reconciler.core.model import Container, EngineState, Limits
+from reconciler.core.observed import Container, EngineState, Limits
 from reconciler.core.ownership import read
 from reconciler.world.containers.clients import NOT_FOUND, Answered, Clients
 from reconciler.world.containers.explain import cause

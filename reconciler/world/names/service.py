@@ -19,7 +19,7 @@ from pathlib import Path
 
 from reconciler import disk, settings
 from reconciler.core.appfile import NAME
-from reconciler.core.model import NamesState, NameState
+from reconciler.core.observed import NamesState, NameState
 from reconciler.core.slots import is_slot
 from reconciler.errors import InvalidInput, Unavailable
 from reconciler.process import run

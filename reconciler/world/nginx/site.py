@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reconciler import settings
-from reconciler.core.model import SiteState
+from reconciler.core.observed import SiteState
 from reconciler.core.site import FILE, GENERATION_HOST, app_at, slots_in
 from reconciler.disk import sync_directory, unavailable
 from reconciler.errors import Failed, ReconcilerError, Unavailable

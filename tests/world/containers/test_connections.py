@@ -10,7 +10,7 @@ from harness.engine import PrivateEngine
 from harness.labs import KEY, NETWORK, SUBNET, claim
 from harness.waiting import eventually
 
-from reconciler.core.model import ContainerSpec
+from reconciler.core.target import ContainerSpec
 from reconciler.world.containers import DockerEngine
 from reconciler.world.containers.connections import established
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from harness.labs import KEY, claim
 
-from reconciler.core.model import ContainerSpec, HealthCommand, Secret
+from reconciler.core.model import Secret
+from reconciler.core.target import ContainerSpec, HealthCommand
 from reconciler.errors import InvalidInput
 from reconciler.world.containers.creation import arguments
 

@@ -15,7 +15,9 @@ from harness.engine import PrivateEngine
 from harness.labs import KEY, NETWORK, SUBNET, claim
 from harness.waiting import eventually
 
-from reconciler.core.model import Container, ContainerSpec, HealthCommand, Mount, PublishedPort, Secret
+from reconciler.core.model import PublishedPort, Secret
+from reconciler.core.observed import Container
+from reconciler.core.target import ContainerSpec, HealthCommand, Mount
 from reconciler.errors import Failed, InvalidInput, Refused, Unavailable
 from reconciler.world.containers import DockerEngine
 

@@ -9,7 +9,8 @@ import pytest
 from harness.labs import KEY, NETWORK, SUBNET, claim
 from harness.scripted_engine import ScriptedEngine, error
 
-from reconciler.core.model import ContainerSpec, Secret
+from reconciler.core.model import Secret
+from reconciler.core.target import ContainerSpec
 from reconciler.errors import Failed, ReconcilerError, Refused, Unavailable
 from reconciler.world.containers import DockerEngine
 from reconciler.world.containers.explain import cause

@@ -7,7 +7,7 @@ from harness.engine import PrivateEngine
 from harness.labs import KEY, NETWORK, SUBNET, claim
 from harness.waiting import eventually
 
-from reconciler.core.model import ContainerSpec
+from reconciler.core.target import ContainerSpec
 from reconciler.errors import Unavailable
 from reconciler.world.containers import DockerEngine
 from reconciler.world.containers.logs import tail

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness.labs import claim
 
-from reconciler.core.model import Mount
+from reconciler.core.target import Mount
 from reconciler.errors import Refused
 from reconciler.world.containers.mounts import check_binds, foreign_volume
 

@@ -15,7 +15,8 @@ from harness.scripted_engine import ScriptedEngine, error
 from harness.waiting import eventually
 
 from reconciler.core import ownership
-from reconciler.core.model import ContainerSpec, EngineState, Limits
+from reconciler.core.observed import EngineState, Limits
+from reconciler.core.target import ContainerSpec
 from reconciler.world.containers import DockerEngine, observation
 
 LISTS = Counter({"GET /containers/json": 1, "GET /images/json": 1})

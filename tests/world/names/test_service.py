@@ -21,7 +21,7 @@ from harness.names import UPSTREAM, NamesLab, bridge
 from harness.waiting import eventually
 
 from reconciler.core import dns, slots
-from reconciler.core.model import NameState
+from reconciler.core.observed import NameState
 from reconciler.errors import InvalidInput, Unavailable
 from reconciler.settings import NamesService
 from reconciler.world.names import DnsmasqNames
