@@ -12,7 +12,7 @@ and for ``recreate`` old is stopped (and kept) before new is started, so that it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -21,12 +21,11 @@ from reconciler.core.afterwards import after_deploy, record
 from reconciler.core.canary import Canary
 from reconciler.core.desired import changed_fields
 from reconciler.core.guarding import has_held, is_stopped
-from reconciler.core.mending import SUBNET_FULL, mend
+from reconciler.core.mending import SUBNET_FULL, mend, restart_sick
 from reconciler.core.model import App
 from reconciler.core.observed import Container, NameState
 from reconciler.core.readiness import is_ready, is_sick
 from reconciler.core.retiring import is_up, retire, settled, stop
-from reconciler.core.slots import answering
 from reconciler.core.step import Facts, Step
 from reconciler.core.target import Blocked, DesiredApp, Target
 from reconciler.core.tasks import ROLES, before_deploy, end_unneeded
@@ -124,8 +123,7 @@ class _Rollout:
             self._stop_old_first()
             return step
         self._start_missing()
-        self._repair()
-        self._restart_sick()
+        self._repair(self.current.values(), self.desired, well=self.is_applied)
         if self._failed():
             return step
         self._switch_name()
@@ -225,44 +223,20 @@ class _Rollout:
         under_way = len(self.leaving) + sum(not ready for ready, *_ in self.ready.values())
         return missing[: max(0, self.app.rollout.max_parallel - under_way)]
 
-    def _repair(self) -> None:
-        """Bring existing current replicas back to what the manifest says, with the gentlest means."""
-        for _, container in sorted(self.current.items()):
-            repair = mend(container, self.desired, self.facts.pool, drift=self.drift)
+    def _repair(self, containers: Collection[Container], version: DesiredApp, *, well: bool) -> None:
+        """Bring replicas back to what their manifest says, with the gentlest means.
+
+        ``well``: they have been; who is not any more is started anew.
+        """
+        for container in sorted(containers, key=lambda c: c.name):
+            repair = mend(container, version, self.facts.pool, drift=self.drift)
             if repair is SUBNET_FULL:
                 self.step_.subnet_full(self.facts.now)
             elif repair is not None:
                 self.step_.actions.append(repair)
                 self.step_.say("Repairing", repair.reason)
-
-    def _restart_sick(self) -> None:
-        """A replica that was well and is not any more: out of the name, then started anew, one at a time.
-
-        What ails one may ail all, and then a restart helps nobody: so each has its time to get well, and the next one
-        waits longer.
-        """
-        if not self.is_applied or self.step_.actions:
-            return
-        health, observed, now = self.app.health, self.facts.observed, self.facts.now
-        sick = [c for c in self.current.values() if c.state == "running" and is_sick(c, self.app, observed)]
-        patience = health.start_period + health.retries * (health.interval + health.timeout)
-        fresh = [c for c in sick if now < c.started_at + patience]
-        if fresh:
-            self.step_.wait(min(c.started_at for c in fresh) + patience, "", "")
-        elif sick:
-            one = min(sick, key=lambda c: c.started_at)
-            others = set(self.name_state.written) - {one.address}
-            leaves = bool(others) and any(ready for ready, *_ in self.ready.values())
-            if leaves and (
-                one.address in answering(observed.names, self.app.name)
-                or not settled(self.facts, self.name_state, self.step_)
-            ):
-                return
-            slot = one.claim.slot if one.claim else 0
-            detail = self.ready[slot][2]
-            why = f"{one.name} is not healthy any more{f' ({detail})' if detail else ''}"
-            self.step_.actions.append(act.RestartContainer(self.app.name, why, one.id, one.name, one.stop_grace_period))
-            self.step_.say("Restarting", why)
+        if well and not self.step_.actions:
+            restart_sick(self.step_, self.facts, version.app, containers)
 
     def _failed(self) -> bool:
         """Whether a version that was never healthy has failed for good."""
@@ -370,7 +344,11 @@ class _Rollout:
     # -- afterwards ------------------------------------------------------------------------------------------------
 
     def _retire_old(self) -> None:
-        self.leaving = self.canary.may_go(self.leaving)
+        self.leaving, old = self.canary.may_go(self.leaving), self.leaving
+        before = self.facts.target.previous
+        if before is not None:  # a canary may take hours, in which the version before has most of the requests
+            stay = [c for c in old if c not in self.leaving and c.claim and c.claim.fingerprint == before.fingerprint]
+            self._repair(stay, before, well=True)
         if not self.leaving:
             return
         stopped_recreate = self.all_ready and all(c.state in {"exited", "created", "dead"} for c in self.leaving)

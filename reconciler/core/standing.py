@@ -11,7 +11,7 @@ from reconciler.core.status import AppStatus, Condition, Revisions, Sync
 from reconciler.core.step import Facts, Step
 from reconciler.core.wanted import Wanted
 
-_LAST_LINES, _LAST_CHARACTERS = 20, 4000  # of a failed version's output in the status; the store keeps more
+_LAST_LINES, _LAST_CHARACTERS = 50, 16_000  # of a failed version's output in the status; the store keeps more
 
 
 def standing(facts: Facts, step: Step, wanted: Wanted, memory: Memory) -> AppStatus:

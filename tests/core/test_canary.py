@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from harness.builders import NOW, app, converged, desired, kinds, steps, wanted
+from harness.builders import NOW, app, changed, converged, desired, kinds, steps, wanted
 
 from reconciler.core import actions as act
 from reconciler.core import slots
@@ -642,3 +642,33 @@ def test_the_old_version_serves_again_where_all_of_the_new_one_is_gone() -> None
         life.host.do(act.RemoveContainer("shop", "", container.id, container.name, ""))
     made = life.look()
     assert [a.addresses for a in made.actions if isinstance(a, act.SetName)] == [tuple(life.addresses(life.old))]
+
+
+# --- meanwhile the version before has most of the requests ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bake", [0.0, 600.0])
+def test_an_old_replica_that_somebody_stops_is_started_again_while_it_may_be_needed(bake: float) -> None:
+    life = Life(new=desired(replace(SHOP, rollout=replace(ROLLOUT, bake=bake)), image="sha256:2"))
+    life.run(lambda made: ("old one is kept" if bake else "canary at 10 %") in made.statuses["shop"].message)
+    one = life.containers(OLD)[0]
+    life.host.observed = changed(life.host.observed, one.name, state="exited", exit_code=0)
+    made = life.run(lambda made: act.StartContainer in map(type, made.actions), most=3)
+    assert [a.container for a in made.actions if isinstance(a, act.StartContainer)] == [one.id]
+    assert made.statuses["shop"].reason != "CanaryFailed"
+    life.run()
+    assert life.containers(OLD) == []
+
+
+def test_an_old_replica_that_turns_sick_is_restarted_once_nobody_asks_it_and_the_steps_go_on() -> None:
+    life = Life()
+    life.at(10)
+    sick, well = life.containers(OLD)
+    life.sicken(sick)
+    made = life.run(lambda made: act.RestartContainer in map(type, made.actions))
+    assert [a.container for a in made.actions if isinstance(a, act.RestartContainer)] == [sick.id]
+    assert life.name() == [well.address]
+    assert sick.address not in slots.answering(life.host.observed.names, "shop")
+    assert life.weight() == 10
+    life.run()
+    assert (life.containers(OLD), life.name()) == ([], life.addresses(NEW))

@@ -79,10 +79,10 @@ def test_a_failed_recreate_puts_the_old_containers_back() -> None:
     assert kinds(failed) == ["Quarantine"]
     assert failed.actions[0].reason.startswith("shop.1.")
     fallen = wanted(shop=Target("shop", old, Blocked("CrashLoop", "it crashed")))
-    given_up = {"shop": Quarantined("f", "CrashLoop", "it crashed", "b" * 40, LATER, "one\n" * 30 + "the last\n")}
+    given_up = {"shop": Quarantined("f", "CrashLoop", "it crashed", "b" * 40, LATER, "one\n" * 60 + "the last\n")}
     told = steps(fallen, crashing, replace(before.memory, quarantined=given_up), LATER + 4).statuses["shop"].last_words
     assert told.splitlines()[-2:] == ["one", "the last"]
-    assert len(told.splitlines()) == 20
+    assert len(told.splitlines()) == 50
     end = forecast(fallen, crashing, before.memory, SUBNET, LATER + 4)
     assert order(end)[:2] == ["StopContainer", "StartContainer"]
     assert [c.name for c in end.observed.engine.containers] == [container(before, "shop.1.").name]

@@ -63,13 +63,13 @@ def test_who_waits_for_another_try_makes_no_progress_but_another_version_does(fi
 
 def test_last_words_are_those_of_what_holds_it_up_and_no_more_than_fit() -> None:
     end, version = converged(desired(app())), desired(app())
-    words = "\n".join(f"line {number} {'x' * 300}" for number in range(40))
+    words = "\n".join(f"line {number} {'x' * 400}" for number in range(60))
     quarantined = {"shop": Quarantined(version.trial, "CrashLoop", "it ended", version.revision, NOW, words)}
     memory = replace(end.memory, quarantined=quarantined)
     held = wanted(shop=Target("shop", version, Blocked("CrashLoop", "it ended")))
     said = steps(held, end.observed, memory, LATER).statuses["shop"].last_words
-    assert said.endswith(f"line 39 {'x' * 300}")
-    assert (len(said), "line 20 " in said) == (4000, False)
+    assert said.endswith(f"line 59 {'x' * 400}")
+    assert (len(said), "line 10 " in said) == (16_000, False)
     held = wanted(shop=Target("shop", version, Blocked("InvalidManifest", "broken")))
     assert steps(held, end.observed, memory, LATER).statuses["shop"].last_words == "", "that was another reason"
     assert steps(end.wanted, end.observed, memory, LATER).statuses["shop"].last_words == "", "it is over"
