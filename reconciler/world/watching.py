@@ -31,6 +31,7 @@ _LONGEST_BURST = 1_600
 _AGAIN = 10.0
 """Seconds until a watcher that failed tries again."""
 
+_DELETED = 3  # watchfiles.Change.deleted, without what that package imports
 _Identity = tuple[int, int] | None
 
 
@@ -102,9 +103,11 @@ class Watcher:
                 lively = time.monotonic() < self._lively_until
                 step = self._burst if lively else max(self._burst, _STEP)
                 batch = watched.watch(_LONGEST_BURST, step, _LOOK, self._stop)
-                if isinstance(batch, set):
-                    self._tell(path for path in sorted({Path(name) for _, name in batch}) if self._counts(path))
-                if {path: _identity(path) for path in self._paths} != identities:
+                changes = batch if isinstance(batch, set) else set()
+                self._tell(path for path in sorted({Path(name) for _, name in changes}) if self._counts(path))
+                # One that is made anew at once often has the same inode, but nobody watches it.
+                gone = any(kind == _DELETED and Path(name) in roots for kind, name in changes)
+                if gone or {path: _identity(path) for path in self._paths} != identities:
                     return
 
     def _counts(self, changed: Path) -> bool:

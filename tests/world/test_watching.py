@@ -121,6 +121,18 @@ def test_root_that_is_replaced(watch: Watch, tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "old")
 
 
+def test_root_that_is_made_anew_at_once(watch: Watch, tmp_path: Path) -> None:
+    """Most file systems give it the same inode again."""
+    root = tmp_path / "root"
+    root.mkdir()
+    reasons = watch(root)
+    settle(reasons, root)
+    for _ in range(3):
+        shutil.rmtree(root)
+        root.mkdir()
+        settle(reasons, root)
+
+
 def test_root_that_is_a_link(watch: Watch, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
