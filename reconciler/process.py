@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from reconciler.errors import Unavailable
 log = logging.getLogger(__name__)
 
 _running: set[subprocess.Popen[bytes]] = set()
+_starting = threading.Lock()  # so that ``end_all`` misses none that runs already but is not in the set yet
 _STDERR_KEPT = 2_000  # characters of standard error that an operator can still read
 
 
@@ -63,19 +65,20 @@ def run(
     """
     log.debug("run %s", " ".join(argv))
     try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if quiet else subprocess.PIPE,
-            env=None if environment is None else dict(environment),
-            cwd=directory,
-            start_new_session=True,
-        )
+        with _starting:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL if quiet else subprocess.PIPE,
+                env=None if environment is None else dict(environment),
+                cwd=directory,
+                start_new_session=True,
+            )
+            _running.add(process)
     except OSError as error:
         raise _not_started(argv[0], directory, error) from error
     with process:
-        _running.add(process)
         try:
             stdout, stderr = process.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired as error:
@@ -91,7 +94,9 @@ def run(
 
 def end_all() -> None:
     """Kill every command that still runs, with its children: whoever ends now must leave none behind."""
-    for process in tuple(_running):
+    with _starting:
+        running = tuple(_running)
+    for process in running:
         if process.returncode is None:
             log.debug("end %s", process.args)
             with contextlib.suppress(ProcessLookupError):
