@@ -65,6 +65,8 @@ class PrivateEngine:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            # Where its containerd writes its stacks to when it is slow, and which we remove.
+            env={**os.environ, "TMPDIR": str(self.root)},
         )
         log.close()
         eventually(self._answers, within=60, what=f"dockerd answers; its log is {self.root / 'log'}")

@@ -189,7 +189,7 @@ def test_ssh_that_accepts_and_stalls(by_ssh: Repository, tmp_path: Path) -> None
     url = f"ssh://root@127.0.0.1:{server.port}/config.git"
     refused(replace(by_ssh, url=url, timeout=STALL), tmp_path / "m.git", "GitTimeout")
     server.stop()
-    assert not processes(f"-p {server.port}")
+    eventually(lambda: not processes(f"-p {server.port}"), what="who was killed is gone")
 
 
 def test_ssh_that_lets_us_in_and_stalls(root: Path, repository: ConfigRepository, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_http_that_stalls_shows_the_token_to_nobody(by_http: Repository, tmp_pat
     for line, variables in seen.values():
         assert TOKEN not in line + variables
     assert errors
-    assert not processes(str(server.port))
+    eventually(lambda: not processes(str(server.port)), what="who was killed is gone")
 
 
 # --- a server that is gone ---
